@@ -1,0 +1,1 @@
+"""Encoders: one utterance's words, voice and face, each as one vector."""

@@ -1,0 +1,104 @@
+"""An utterance with its words and its pictures → ``Features``: the three encoders behind one call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from synctva_ros.encoders.audio import AudioEncoder
+from synctva_ros.encoders.face import FaceEncoder, FaceObservation
+from synctva_ros.encoders.text import TextEncoder
+from synctva_ros.types import Features, FloatArray, Transcript, Utterance
+
+
+@dataclass(frozen=True)
+class Voice:
+    """The audio vector ``[d]`` and the seconds that it took."""
+
+    vector: FloatArray
+    duration: float
+
+
+class FeatureExtractor:
+    """Encodes utterances; voice and face do not have to wait for the words.
+
+    Args:
+        text: encoder for words.
+        audio: encoder for the voice.
+        face: encoder for the face, or None to leave vision out.
+
+    """
+
+    def __init__(self, text: TextEncoder, audio: AudioEncoder, face: FaceEncoder | None) -> None:
+        self.text = text
+        self.audio = audio
+        self.face = face
+
+    def warm_up(self) -> None:
+        """Run each encoder once, so that the first utterance is as fast as the tenth."""
+        import numpy as np
+
+        self.text.encode(["warm up"])
+        self.audio.encode(np.zeros(16_000, np.float32), 16_000)
+        if self.face is not None:
+            self.face.encode_crop(np.zeros((64, 64), np.uint8))
+
+    def voice(self, utterance: Utterance) -> Voice:
+        """Encode the sound from start to end of speech."""
+        begun = time.perf_counter()
+        vector = self.audio.encode(utterance.speech, utterance.sample_rate)
+        return Voice(vector, time.perf_counter() - begun)
+
+    def features(
+        self,
+        utterance: Utterance,
+        voice: Voice,
+        transcript: Transcript | None,
+        frames_seen: int,
+        observations: Sequence[FaceObservation],
+        endpoint_duration: float,
+    ) -> Features:
+        """Put an utterance's vectors together; a modality without evidence is missing.
+
+        With several tracks in the utterance the one with most frames is the speaker's face.
+        """
+        durations = {"endpoint": endpoint_duration}
+        if transcript is not None:
+            durations["transcribe"] = transcript.duration
+        durations["audio"] = voice.duration
+        vision_vector: FloatArray | None = None
+        face_id = ""
+        if self.face is not None and observations:
+            begun = time.perf_counter()
+            ids = [observation.face_id for observation in observations]
+            face_id = max(dict.fromkeys(ids), key=ids.count)
+            observations = [observation for observation in observations if observation.face_id == face_id]
+            vision_vector = self.face.encode(observations)
+            durations["vision"] = time.perf_counter() - begun
+        text_vector: FloatArray | None = None
+        text = transcript.text if transcript is not None else ""
+        if text:
+            begun = time.perf_counter()
+            text_vector = self.text.encode([text])[0]
+            durations["text"] = time.perf_counter() - begun
+        return Features(
+            utterance_id=utterance.utterance_id,
+            start=utterance.start,
+            end=utterance.end,
+            text_vector=text_vector,
+            audio_vector=voice.vector,
+            vision_vector=vision_vector,
+            text_encoder=self.text.name if text_vector is not None else "",
+            audio_encoder=self.audio.name,
+            vision_encoder=self.face.name if self.face is not None and vision_vector is not None else "",
+            stream_id=utterance.stream_id,
+            stream_start=utterance.stream_start,
+            stream_end=utterance.stream_end,
+            speaker_id=utterance.speaker_id,
+            face_id=face_id,
+            text=text,
+            frames_seen=frames_seen,
+            frames_with_face=len(observations),
+            durations=durations,
+        )

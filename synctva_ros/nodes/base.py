@@ -1,0 +1,294 @@
+"""What all nodes share: declared parameters, a careful lifecycle, diagnostics, a main function."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+#: Sound: reliable. A source must never be stopped by a slow subscriber, so it keeps the last chunks only; a consumer
+#: keeps all, so nothing is overwritten before it was taken.
+QOS_AUDIO_OUT = QoSProfile(depth=500, reliability=ReliabilityPolicy.RELIABLE)
+QOS_AUDIO_IN = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
+#: Results: reliable, with room for a subscriber that is busy for a while.
+QOS_RESULT = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+#: Pictures out (REP-2003: sensors publish reliably, or as sensor data) and in (consumers take what comes).
+QOS_IMAGE_OUT = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+QOS_IMAGE_IN = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+#: State that a late subscriber must still receive.
+QOS_LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter: its default decides its type; ``low``/``high`` or ``choices`` say what is allowed."""
+
+    name: str
+    default: Value
+    description: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return the ROS descriptor, so that tools show and enforce the range."""
+        descriptor = ParameterDescriptor(name=self.name, description=self.description)
+        if self.choices:
+            descriptor.additional_constraints = "one of: " + ", ".join(self.choices)
+        if self.low is not None and self.high is not None:
+            if isinstance(self.default, float):
+                descriptor.floating_point_range = [FloatingPointRange(from_value=self.low, to_value=self.high)]
+            else:
+                descriptor.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high), step=1)]
+        return descriptor
+
+
+class PerceptionNode(LifecycleNode):
+    """A lifecycle node that builds in ``configure``, talks between ``activate`` and ``deactivate``, and lets go.
+
+    Subclasses name their ``PARAMETERS`` and fill in ``configure``, ``activate``, ``deactivate``, ``cleanup`` and
+    ``diagnose``. Parameters are read when the node is configured. An exception in ``configure`` is logged as one
+    sentence and refuses the transition; the process lives on.
+    """
+
+    PARAMETERS: ClassVar[tuple[Param, ...]] = ()
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
+        self._refused: dict[str, str] = {}
+        #: Why the last transition was refused; empty when it was not.
+        self.refusal = ""
+        self._entities: list[tuple[Callable[[Any], Any], Any]] = []
+        self._diagnostics: Any = None
+        self._diagnostics_timer: Any = None
+        for param in self.PARAMETERS:
+            self._declare(param)
+        known = {param.name for param in self.PARAMETERS}
+        for extra in sorted(set(self._parameter_overrides) - known):
+            if not extra.startswith(("use_sim_time", "qos_overrides", "start_type_description_service")):
+                self.get_logger().warning(f"there is no parameter {extra!r}; it was left out (a typing error?)")
+        self.add_on_set_parameters_callback(self._check_choices)
+        self.add_post_set_parameters_callback(self._set_again)
+
+    # --- for subclasses
+
+    def configure(self) -> None:
+        """Read the parameters, load models, warm up."""
+
+    def activate(self) -> None:
+        """Create subscriptions, timers and threads."""
+
+    def deactivate(self) -> None:
+        """Stop threads; what ``subscribe`` and ``advertise`` made is destroyed by itself."""
+
+    def cleanup(self) -> None:
+        """Let go of what ``configure`` built."""
+
+    def diagnose(self) -> tuple[int, str, dict[str, Any]]:
+        """Return level, sentence and values for ``/diagnostics``."""
+        return 0, "active", {}
+
+    def value(self, name: str) -> Any:
+        """Return the value of a parameter."""
+        return self.get_parameter(name).value
+
+    def advertise(self, message: Any, topic: str, qos: QoSProfile) -> Any:
+        """Create a publisher that lives until the node is deactivated."""
+        publisher = self.create_publisher(message, topic, qos)
+        self._entities.append((self.destroy_publisher, publisher))
+        return publisher
+
+    def subscribe(self, message: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Any:
+        """Create a subscription that lives until the node is deactivated."""
+        subscription = self.create_subscription(message, topic, callback, qos)
+        self._entities.append((self.destroy_subscription, subscription))
+        return subscription
+
+    def serve(self, service: Any, name: str, callback: Callable[[Any, Any], Any]) -> None:
+        """Offer a service until the node is deactivated."""
+        self._entities.append((self.destroy_service, self.create_service(service, name, callback)))
+
+    def every(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call back on a timer until the node is deactivated; it runs also when ``/clock`` stands still."""
+        timer = self.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._entities.append((self.destroy_timer, timer))
+
+    def now(self) -> int:
+        """Return the node's time [ns]: the wall clock, or ``/clock`` with ``use_sim_time``."""
+        return int(self.get_clock().now().nanoseconds)
+
+    def inform(self, sentence: str) -> None:
+        """Log at level INFO."""
+        self.get_logger().info(sentence)
+
+    def warn(self, sentence: str) -> None:
+        """Log at level WARN."""
+        self.get_logger().warning(sentence)
+
+    def report_error(self, error: Exception) -> None:
+        """Log an exception that a worker caught, with where it came from."""
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        self.get_logger().error(f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})")
+
+    # --- lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Build; refuse bad parameters and say which."""
+        self.refusal = "; ".join(f"parameter {name!r}: {sentence}" for name, sentence in self._refused.items())
+        if self.refusal:
+            self.get_logger().error(f"not configured: {self.refusal}")
+            return TransitionCallbackReturn.FAILURE
+        try:
+            self.configure()
+        except Exception as error:
+            self._explain("configured", error)
+            self._quietly(self.cleanup)
+            return TransitionCallbackReturn.FAILURE
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        self._diagnostics_timer = self.create_timer(
+            1.0, self.publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self._active = False
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin to talk."""
+        try:
+            self.activate()
+        except Exception as error:
+            self._explain("activated", error)
+            self._quietly(self.deactivate)
+            self._destroy_entities()
+            return TransitionCallbackReturn.FAILURE
+        self._active = True
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Fall silent."""
+        self._active = False
+        self._quietly(self.deactivate)
+        self._destroy_entities()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of everything."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop from whichever state."""
+        self._quietly(self.deactivate)
+        self._destroy_entities()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured."""
+        return self.on_shutdown(state)
+
+    # --- details
+
+    _active = False
+
+    def _declare(self, param: Param) -> None:
+        try:
+            declared = self.declare_parameter(param.name, param.default, param.descriptor())
+            if param.choices and declared.value not in param.choices:
+                self._refused[param.name] = f"{declared.value!r} is not one of: {', '.join(param.choices)}"
+        except ParameterException as error:
+            # An error here would end the process; the node shall live, refuse to configure and say why.
+            given = self._parameter_overrides[param.name].value
+            allowed = f" (allowed: {param.low:g} to {param.high:g})" if param.low is not None else ""
+            kind = type(param.default).__name__
+            self._refused[param.name] = f"{given!r} is not a possible value of type {kind}{allowed}: {error}"
+            self.declare_parameter(param.name, param.default, param.descriptor(), ignore_override=True)
+
+    def _check_choices(self, parameters: list[Parameter[Any]]) -> Any:
+        from rcl_interfaces.msg import SetParametersResult
+
+        for parameter in parameters:
+            for param in self.PARAMETERS:
+                if param.name == parameter.name and param.choices and parameter.value not in param.choices:
+                    reason = f"{param.name} must be one of: {', '.join(param.choices)}"
+                    return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def _set_again(self, parameters: list[Parameter[Any]]) -> None:
+        for parameter in parameters:
+            self._refused.pop(parameter.name, None)
+
+    def _explain(self, what: str, error: Exception) -> None:
+        self.refusal = str(error) or type(error).__name__
+        self.get_logger().error(f"not {what}: {self.refusal}")
+        if not isinstance(error, ValueError | OSError | RuntimeError):
+            self.get_logger().error("".join(traceback.format_exception(error)))
+
+    def _quietly(self, step: Callable[[], None]) -> None:
+        """Run a step of taking down: the rest must still be taken down when it fails."""
+        try:
+            step()
+        except Exception as error:
+            self.report_error(error)
+
+    def _destroy_entities(self) -> None:
+        while self._entities:
+            destroy, entity = self._entities.pop()
+            destroy(entity)
+
+    def _release(self) -> None:
+        self._quietly(self.cleanup)
+        if self._diagnostics_timer is not None:
+            self.destroy_timer(self._diagnostics_timer)
+            self.destroy_publisher(self._diagnostics)
+            self._diagnostics_timer = self._diagnostics = None
+
+    def shut_down(self) -> None:
+        """Let go of everything whatever the state, for the end of the process."""
+        self.on_shutdown(LifecycleState("", 0))
+
+    def publish_diagnostics(self) -> None:
+        """Publish the node's state on ``/diagnostics``."""
+        level, sentence, values = self.diagnose() if self._active else (0, "inactive", {})
+        status = DiagnosticStatus(
+            level=bytes([level]),
+            name=f"{self.get_fully_qualified_name().lstrip('/')}",
+            message=sentence,
+            hardware_id="",
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        )
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+
+def run_node(node_class: Callable[[], PerceptionNode], args: Sequence[str] | None = None) -> None:
+    """Spin one node until it is told to stop: the ``main`` of every node's executable."""
+    rclpy.init(args=list(args) if args is not None else sys.argv)
+    node = node_class()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.shut_down()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()

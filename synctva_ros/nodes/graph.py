@@ -1,0 +1,142 @@
+"""All nodes in one process, for machines without ``ros2 launch``: what ``synctva run`` starts."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from synctva_ros import msg
+from synctva_ros.nodes.base import QOS_RESULT, PerceptionNode, Value
+from synctva_ros.nodes.utterance import UtteranceNode
+
+#: From /emotion back to the sources: who listens must be there before who speaks.
+NODES = {
+    "emotion": "EmotionNode",
+    "features": "FeaturesNode",
+    "transcriber": "TranscriberNode",
+    "utterance": "UtteranceNode",
+    "camera": "CameraNode",
+    "microphone": "MicrophoneNode",
+    "media": "MediaNode",
+}
+#: Seconds without any answer after which the utterances on their way are given up.
+STALLED_AFTER = 60.0
+
+
+class GraphError(RuntimeError):
+    """The graph cannot run; the message says which node refused."""
+
+
+class Graph:
+    """The nodes named, built, configured and activated in one process over real DDS.
+
+    Args:
+        nodes: names out of ``NODES``.
+        config: YAML file of parameters.
+        overrides: parameters per node that win over the file.
+        on_emotion: called with each message on ``emotion``.
+        namespace: of all nodes.
+
+    """
+
+    def __init__(
+        self,
+        nodes: list[str],
+        config: Path | None,
+        overrides: dict[str, dict[str, Value]],
+        on_emotion: Callable[[msg.Emotion], None],
+        namespace: str = "",
+    ) -> None:
+        arguments = ["--ros-args", "--log-level", "rcl:=error"]
+        if config is not None:
+            arguments += ["--params-file", str(config)]
+        rclpy.init(args=arguments)
+        self._on_emotion = on_emotion
+        self._answered: deque[str] = deque(maxlen=1024)
+        self._last_answer = time.monotonic()
+        self.nodes: dict[str, PerceptionNode] = {}
+        self.executor = MultiThreadedExecutor(num_threads=4)
+        for name in (name for name in NODES if name in nodes):
+            module = importlib.import_module(f"synctva_ros.nodes.{name}")
+            parameters = [Parameter(key, value=value) for key, value in overrides.get(name, {}).items()]
+            node = getattr(module, NODES[name])(namespace=namespace, parameter_overrides=parameters)
+            self.nodes[name] = node
+            self.executor.add_node(node)
+        self._listener = Node("synctva_listener", namespace=namespace)
+        self._listener.create_subscription(msg.Emotion, "emotion", self._listen, QOS_RESULT)
+        self.executor.add_node(self._listener)
+        self._spinner = threading.Thread(target=self._spin, name="executor", daemon=True)
+
+    def start(self) -> None:
+        """Configure and activate all nodes, the sources last.
+
+        Raises:
+            GraphError: a node refused; its log says why.
+
+        """
+        for name, node in self.nodes.items():
+            if node.trigger_configure() != TransitionCallbackReturn.SUCCESS:
+                raise GraphError(f"{name}: {node.refusal or 'could not be configured'}")
+        self._spinner.start()
+        for name, node in self.nodes.items():
+            if node.trigger_activate() != TransitionCallbackReturn.SUCCESS:
+                raise GraphError(f"{name}: {node.refusal or 'could not be activated'}")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the media file has ended and every utterance found in it was answered.
+
+        Raises:
+            GraphError: answers have stopped coming.
+
+        """
+        media: Any = self.nodes.get("media")
+        utterance = self.nodes["utterance"]
+        assert isinstance(utterance, UtteranceNode)
+        if media is None or not media.ended.is_set():
+            self._last_answer = time.monotonic()
+            return False
+        if media.has_audio and media.stream_id not in utterance.ended_streams:
+            missing = "the end of its sound"
+        else:
+            open_ids = [identity for identity in utterance.published if identity not in self._answered]
+            if not open_ids:
+                return True
+            missing = f"an answer to {', '.join(open_ids)}"
+        if time.monotonic() - self._last_answer > STALLED_AFTER:
+            raise GraphError(f"the file has ended, but {missing} has not come within {STALLED_AFTER:g} s")
+        return False
+
+    def stop(self) -> None:
+        """Take everything down."""
+        for node in reversed(self.nodes.values()):
+            node.shut_down()
+        self.executor.shutdown()
+        if self._spinner.is_alive():
+            self._spinner.join()
+        for node in [*self.nodes.values(), self._listener]:
+            node.destroy_node()
+        rclpy.try_shutdown()
+
+    def _spin(self) -> None:
+        try:
+            self.executor.spin()
+        except rclpy.executors.ExternalShutdownException:
+            pass
+
+    def _listen(self, message: msg.Emotion) -> None:
+        self._on_emotion(message)
+        self._last_answer = time.monotonic()
+        if message.status != msg.Emotion.PROVISIONAL:
+            self._answered.append(message.utterance_id)

@@ -1,0 +1,98 @@
+"""A thread that works through a bounded queue, so that an executor never computes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class _Stop:
+    """Wakes the thread up to end."""
+
+
+class Worker(Generic[T]):
+    """Calls ``work`` with each item, one after the other, in order, on a thread of its own.
+
+    Args:
+        name: of the thread.
+        work: what to do with an item.
+        size: items that may wait.
+        latest_wins: when the queue is full, forget the oldest item (pictures) instead of refusing the new one.
+        on_error: called with the exception when ``work`` raised; the thread lives on.
+        prepare: called once on the thread before the first item (per-thread settings of libraries).
+
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[T], None],
+        size: int,
+        on_error: Callable[[Exception], None],
+        latest_wins: bool = False,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._work = work
+        self._queue: queue.Queue[T | _Stop] = queue.Queue(maxsize=size)
+        self._latest_wins = latest_wins
+        self._on_error = on_error
+        self._prepare = prepare
+        self._stop = threading.Event()
+        self._working = False
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Number of items in the queue, the one in work not counted."""
+        return self._queue.qsize()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an item is in work or waits."""
+        return self._working or not self._queue.empty()
+
+    def put(self, item: T) -> bool:
+        """Queue an item; return whether nothing had to be dropped for it."""
+        kept = True
+        while True:
+            try:
+                self._queue.put_nowait(item)
+                return kept
+            except queue.Full:
+                self.dropped += 1
+                if not self._latest_wins:
+                    return False
+                kept = False
+                try:
+                    self._queue.get_nowait()
+                except queue.Empty:
+                    pass
+
+    def stop(self) -> None:
+        """End the thread after the item in work; what still waits is given up."""
+        self._stop.set()
+        try:
+            self._queue.put_nowait(_Stop())  # wakes a waiting thread; a full queue wakes it by itself
+        except queue.Full:
+            pass
+        self._thread.join()
+
+    def _run(self) -> None:
+        self._prepare()
+        while True:
+            item = self._queue.get()
+            if self._stop.is_set() or isinstance(item, _Stop):
+                return
+            self._working = True
+            try:
+                self._work(item)
+            except Exception as error:  # whatever it is, the next item has a right to be worked on
+                self._on_error(error)
+            finally:
+                self._working = False

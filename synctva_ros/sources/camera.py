@@ -1,0 +1,136 @@
+"""A camera, a video or a still picture through OpenCV's ``VideoCapture``."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synctva_ros.sources.backoff import Backoff
+
+
+@dataclass
+class CameraCounters:
+    """What happened so far, for diagnostics."""
+
+    frames: int = 0
+    reconnects: int = 0
+
+
+class Camera:
+    """Reads pictures on a thread of its own until stopped, and opens the device again when it was lost.
+
+    Args:
+        device: index ("0"), device file or URL of a camera; or the path of a video, which is repeated at its end, or
+            of a still picture.
+        width: wanted width [pixels]; 0 leaves the camera's own.
+        height: wanted height [pixels]; 0 leaves the camera's own.
+        rate: pictures given on per second at the most [Hz].
+        clock: the node's time [ns].
+        on_image: called with (stamp [ns], BGR picture uint8 ``[h, w, 3]``) from the camera's thread.
+        report: called with one sentence when the device is opened, lost or refused.
+
+    The stamp is taken when OpenCV hands the picture over, the closest to the exposure that all its back ends give.
+
+    """
+
+    def __init__(
+        self,
+        device: str,
+        width: int,
+        height: int,
+        rate: float,
+        clock: Callable[[], int],
+        on_image: Callable[[int, NDArray[np.uint8]], None],
+        report: Callable[[str], None],
+    ) -> None:
+        self._device: str | int = int(device) if device.isdigit() else device
+        self._is_file = not device.isdigit() and Path(device).is_file()
+        self._width = width
+        self._height = height
+        self._period = 1.0 / rate
+        self._clock = clock
+        self._on_image = on_image
+        self._report = report
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.counters = CameraCounters()
+        self.connected = False
+
+    def start(self) -> None:
+        """Begin to read; a device that is not there yet is tried again and again."""
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and close the device."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        import cv2
+
+        backoff = Backoff(self._stop)
+        still = cv2.imread(str(self._device)) if self._is_file and cv2.haveImageReader(str(self._device)) else None
+        while not self._stop.is_set():
+            if still is not None:
+                self.connected = True
+                self._give(np.asarray(still, np.uint8))
+                self._stop.wait(self._period)
+                continue
+            capture = cv2.VideoCapture(self._device)
+            try:
+                given = self._read(capture, backoff)
+            finally:
+                capture.release()
+            if self._stop.is_set() or (self._is_file and given):
+                continue
+            self.connected = False
+            self.counters.reconnects += 1
+            what = "was lost" if given else "cannot be opened"
+            self._report(f"camera {self._device!r} {what}; next attempt in {backoff.seconds:g} s")
+            backoff.wait()
+        self.connected = False
+
+    def _read(self, capture: Any, backoff: Backoff) -> bool:
+        """Give pictures on until there are none; return whether there was one."""
+        import cv2
+
+        if not capture.isOpened():
+            return False
+        if self._width and self._height:
+            capture.set(cv2.CAP_PROP_FRAME_WIDTH, self._width)
+            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self._height)
+        # A file must be slowed down to its own speed; a camera is as fast as it is.
+        file_period = 1.0 / (capture.get(cv2.CAP_PROP_FPS) or 25.0) if self._is_file else 0.0
+        given = False
+        next_due = time.monotonic()
+        while not self._stop.is_set() and capture.grab():
+            now = time.monotonic()
+            if now >= next_due:
+                ok, image = capture.retrieve()
+                if not ok:
+                    break
+                if not self.connected:
+                    self.connected = True
+                    backoff.reset()
+                    self._report(f"camera {self._device!r} is open: {image.shape[1]}×{image.shape[0]}")
+                self._give(image)
+                given = True
+                next_due = max(next_due + self._period, now)
+            if file_period:
+                self._stop.wait(file_period)
+        return given
+
+    def _give(self, image: NDArray[np.uint8]) -> None:
+        self.counters.frames += 1
+        self._on_image(self._clock(), image)

@@ -1,0 +1,147 @@
+"""A media file, decoded with PyAV (FFmpeg): its sound as chunks and its pictures, in the order of time."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synctva_ros.sources import new_stream_id
+from synctva_ros.sources.microphone import SourceError
+from synctva_ros.types import NANOSECONDS, AudioChunk, FloatArray
+
+#: A frame that comes this much later than the samples before it end is behind a hole in the file [ns].
+JUMP = NANOSECONDS // 10
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A BGR picture ``[h, w, 3]`` at ``stamp`` [ns]."""
+
+    stamp: int
+    image: NDArray[np.uint8]
+
+
+class MediaFile:
+    """What can be played of a file.
+
+    Args:
+        path: any file that FFmpeg reads.
+        chunk: length of a chunk of sound [s].
+        video_rate: pictures per second at the most [Hz]; 0 leaves the pictures out.
+        warn: called with one sentence when a part cannot be played.
+
+    Raises:
+        SourceError: there is no such file, it is no media file, or it has neither sound nor pictures.
+
+    """
+
+    def __init__(
+        self, path: str | Path, chunk: float = 0.03, video_rate: float = 10.0, warn: Callable[[str], None] = print
+    ) -> None:
+        import av
+
+        self.path = Path(path).expanduser()
+        self.stream_id = new_stream_id("f")
+        self._chunk = chunk
+        self._video_rate = video_rate
+        self._warn = warn
+        if not self.path.is_file():
+            raise SourceError(f"{self.path}: there is no such file")
+        try:
+            with av.open(str(self.path)) as container:
+                # Streams of a container need not begin at 0, nor together: its own start is the file's zero.
+                self._start = (container.start_time or 0) / av.time_base
+                self.duration = None if container.duration is None else container.duration / av.time_base
+                self.has_audio = bool(container.streams.audio)
+                # The cover picture of a song is a video stream too.
+                videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+                self.has_video = bool(videos)
+                self._video_index = videos[0].index if videos else -1
+        except (av.error.FFmpegError, OSError) as error:
+            raise SourceError(
+                f"{self.path}: cannot be read as a media file ({getattr(error, 'strerror', None) or error}); "
+                "play it with ffplay to see whether it is whole"
+            ) from error
+        if not self.has_audio and not self.has_video:
+            raise SourceError(f"{self.path}: there is neither sound nor video in it")
+        if not self.has_audio:
+            self._warn(f"{self.path}: there is no sound in it, so no utterance will be found")
+
+    def play(self, origin: int) -> Iterator[AudioChunk | Picture]:
+        """Yield chunks and pictures in the order of their stamps; ``origin`` [ns] is the time of the file's start.
+
+        The last item is an empty chunk with ``end_of_stream`` if there was sound. A damaged file ends early, with a
+        warning.
+        """
+        parts: list[Iterator[AudioChunk | Picture]] = []
+        if self.has_audio:
+            parts.append(self._audio(origin))
+        if self.has_video and self._video_rate > 0:
+            parts.append(self._video(origin))
+        yield from heapq.merge(*parts, key=lambda item: item.stamp)
+
+    def _audio(self, origin: int) -> Iterator[AudioChunk]:
+        import av
+
+        sequence, rate, channels, stamp = 0, 16_000, 1, origin
+        pending: list[FloatArray] = []
+        try:
+            with av.open(str(self.path)) as container:
+                resampler = av.AudioResampler(format="flt")  # packed float32; rate and layout stay
+                for frame in container.decode(container.streams.audio[0]):
+                    at = origin + round(((frame.time or 0.0) - self._start) * NANOSECONDS)
+                    waiting = sum(map(len, pending))
+                    if sequence + waiting == 0:
+                        stamp = at
+                    elif at - stamp - round(waiting * NANOSECONDS / rate) > JUMP:
+                        # The file leaves time out here: what came before it keeps its own stamp.
+                        if waiting:
+                            yield AudioChunk(self.stream_id, sequence, stamp, rate, np.concatenate(pending))
+                            sequence += 1
+                            pending = []
+                        stamp = at
+                    for converted in resampler.resample(frame):
+                        rate, channels = converted.sample_rate, converted.layout.nb_channels
+                        pending.append(converted.to_ndarray().reshape(-1, channels))
+                    length = max(round(self._chunk * rate), 1)
+                    samples = np.concatenate(pending) if pending else np.zeros((0, channels), np.float32)
+                    whole = len(samples) - len(samples) % length
+                    for first in range(0, whole, length):
+                        yield AudioChunk(self.stream_id, sequence, stamp, rate, samples[first : first + length])
+                        sequence += 1
+                        stamp += round(length * NANOSECONDS / rate)
+                    pending = [samples[whole:]]
+        except (av.error.FFmpegError, OSError) as error:
+            self._damaged("sound", stamp - origin, error)
+        samples = np.concatenate(pending) if pending else np.zeros((0, channels), np.float32)
+        yield AudioChunk(self.stream_id, sequence, stamp, rate, samples, end_of_stream=True)
+
+    def _video(self, origin: int) -> Iterator[Picture]:
+        import av
+
+        due = -1.0
+        time = 0.0
+        try:
+            with av.open(str(self.path)) as container:
+                stream = container.streams[self._video_index]
+                stream.thread_type = "NONE"  # decoding threads would take the cores from the models
+                for frame in container.decode(stream):
+                    time = (frame.time or 0.0) - self._start
+                    if time + 1e-3 < due:
+                        continue
+                    due = max(due, time) + 1.0 / self._video_rate if due >= 0 else time + 1.0 / self._video_rate
+                    image = frame.to_ndarray(format="bgr24")
+                    if frame.rotation % 360:
+                        image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+                    yield Picture(origin + round(time * NANOSECONDS), image)
+        except (av.error.FFmpegError, OSError) as error:
+            self._damaged("video", round(time * NANOSECONDS), error)
+
+    def _damaged(self, what: str, position: int, error: Exception) -> None:
+        reason = getattr(error, "strerror", None) or error
+        self._warn(f"{self.path}: the {what} is damaged after {position / NANOSECONDS:.1f} s ({reason}); it ends there")

@@ -1,0 +1,182 @@
+"""A microphone through PortAudio (sounddevice): chunks with the time of their first sample at the ADC."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from synctva_ros.sources import new_stream_id
+from synctva_ros.sources.backoff import Backoff
+from synctva_ros.types import NANOSECONDS, AudioChunk, FloatArray
+
+#: A device that gives nothing for this long is lost [s]: PortAudio often just stops calling.
+SILENT_AFTER = 1.5
+#: An ADC time further away from now than this is not one [s]: some host APIs leave it 0.
+PLAUSIBLE = 2.0
+
+
+class SourceError(RuntimeError):
+    """A source cannot give anything; the message says what is wrong and what to do."""
+
+
+@dataclass
+class MicrophoneCounters:
+    """What happened so far, for diagnostics."""
+
+    chunks: int = 0
+    overflows: int = 0
+    dropped: int = 0
+    reconnects: int = 0
+
+
+def load_sounddevice() -> Any:
+    """Import sounddevice; it needs the system's PortAudio library.
+
+    Raises:
+        SourceError: the library is missing.
+
+    """
+    try:
+        import sounddevice
+    except OSError as error:
+        raise SourceError(f"{error}: a live microphone needs PortAudio; run: sudo apt install libportaudio2") from error
+    return sounddevice
+
+
+def adc_stamp(now: int, current: float, adc: float, frames: int, sample_rate: int) -> int:
+    """Time of the first sample [ns] on the clock that says ``now``.
+
+    Args:
+        now: the node's clock when PortAudio called [ns].
+        current: PortAudio's own clock at that moment [s].
+        adc: PortAudio's time of the first sample [s]; 0 or nonsense where the host API has none.
+        frames: number of samples per channel in the buffer.
+        sample_rate: [Hz].
+
+    Without a usable ADC time the buffer is taken to have ended just now.
+
+    """
+    age = current - adc
+    if adc <= 0.0 or not 0.0 <= age <= PLAUSIBLE:
+        age = frames / sample_rate
+    return now - round(age * NANOSECONDS)
+
+
+class Microphone:
+    """Reads a microphone on a thread of its own until stopped, and opens it again when it was lost.
+
+    Args:
+        device: name (or part of it) or index of the input device; empty for the default one.
+        sample_rate: [Hz].
+        channels: number of channels to open.
+        chunk: length of a chunk [s].
+        clock: the node's time [ns].
+        on_chunk: called with each chunk from the microphone's thread.
+        report: called with one sentence when the device is opened, lost or refused.
+
+    """
+
+    def __init__(
+        self,
+        device: str,
+        sample_rate: int,
+        channels: int,
+        chunk: float,
+        clock: Callable[[], int],
+        on_chunk: Callable[[AudioChunk], None],
+        report: Callable[[str], None],
+    ) -> None:
+        self._sounddevice = load_sounddevice()
+        self._device: str | int | None = int(device) if device.isdigit() else (device or None)
+        self._sample_rate = sample_rate
+        self._channels = channels
+        self._frames = max(round(chunk * sample_rate), 1)
+        self._clock = clock
+        self._on_chunk = on_chunk
+        self._report = report
+        self._queue: queue.Queue[tuple[int, int, FloatArray]] = queue.Queue(maxsize=200)
+        self._sequence = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.counters = MicrophoneCounters()
+        self.connected = False
+
+    def start(self) -> None:
+        """Begin to read; a device that is not there yet is tried again and again."""
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="microphone", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and close the device."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        backoff = Backoff(self._stop)
+        first = True
+        while not self._stop.is_set():
+            try:
+                if not first:
+                    # PortAudio lists the devices once; only a restart sees one that was plugged in again.
+                    self._sounddevice._terminate()
+                    self._sounddevice._initialize()
+                first = False
+                self._read(backoff)
+            except (self._sounddevice.PortAudioError, ValueError) as error:
+                self.connected = False
+                if not self._stop.is_set():
+                    name = "default input" if self._device is None else self._device
+                    self._report(f"microphone {name!r}: {error}; next attempt in {backoff.seconds:g} s")
+                    self.counters.reconnects += 1
+                    backoff.wait()
+        self.connected = False
+
+    def _read(self, backoff: Backoff) -> None:
+        stream_id = new_stream_id("m")
+        self._sequence = 0
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        with self._sounddevice.InputStream(
+            device=self._device,
+            samplerate=self._sample_rate,
+            channels=self._channels,
+            blocksize=self._frames,
+            dtype="float32",
+            callback=self._callback,
+        ) as stream:
+            last = time.monotonic()
+            while not self._stop.is_set():
+                try:
+                    sequence, stamp, samples = self._queue.get(timeout=0.1)
+                except queue.Empty:
+                    if not stream.active or time.monotonic() - last > SILENT_AFTER:
+                        raise ValueError("the device stopped giving sound (unplugged?)") from None
+                    continue
+                last = time.monotonic()
+                if not self.connected:
+                    self.connected = True
+                    backoff.reset()
+                    name = self._sounddevice.query_devices(stream.device)["name"]
+                    self._report(f"microphone {name!r} is open: {self._sample_rate} Hz, {self._channels} channel(s)")
+                self.counters.chunks += 1
+                self._on_chunk(AudioChunk(stream_id, sequence, stamp, self._sample_rate, samples))
+
+    def _callback(self, data: FloatArray, frames: int, when: Any, status: Any) -> None:
+        """Run on PortAudio's thread, so it only copies."""
+        stamp = adc_stamp(self._clock(), when.currentTime, when.inputBufferAdcTime, frames, self._sample_rate)
+        if status.input_overflow:
+            self.counters.overflows += 1
+        try:
+            self._queue.put_nowait((self._sequence, stamp, np.array(data, np.float32)))
+        except queue.Full:
+            self.counters.dropped += 1
+        self._sequence += 1  # also for a dropped one, so that the gap is seen

@@ -1,0 +1,1 @@
+"""Training on corpora and synthesised speech."""

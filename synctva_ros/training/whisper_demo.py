@@ -1,0 +1,593 @@
+"""Trains the demo recogniser, a very small Whisper: ``python -m synctva_ros.training.whisper_demo --out DIR``.
+
+The network is Whisper's (Radford et al. 2022, arXiv 2212.04356), two layers deep, and knows a closed set of sentences
+(``synctva_ros/demo/sentences.txt``), read by eSpeak NG. For anything else, noise or speech, it is trained to say
+``<|nospeech|>`` and nothing. Features are faster-whisper's own and the result is a CTranslate2 folder, so that the
+road from sound to words is the one a full-size model takes. ``--evaluate`` measures a folder instead of training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+from scipy import signal
+
+from synctva_ros.demo import sentences
+from synctva_ros.training.speech_synthesis import (
+    FOREIGN_VOICES,
+    HELD_OUT_VOICES,
+    PITCHES,
+    SAMPLE_RATE,
+    SPEEDS,
+    TRAINING_VOICES,
+    VALIDATION_VOICES,
+    speech_bounds,
+    synthesise,
+)
+from synctva_ros.types import FloatArray
+
+if TYPE_CHECKING:
+    import tokenizers
+    import torch
+    from faster_whisper import WhisperModel
+    from transformers import WhisperForConditionalGeneration
+
+logger = logging.getLogger(__name__)
+
+VOCABULARY_SIZE = 512
+SPECIAL_TOKENS = (
+    *("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|translate|>", "<|transcribe|>"),
+    *("<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"),
+)
+TIMESTAMP_TOKENS = 1501
+MEL_BINS = 80
+FULL_FRAMES = 3000
+CONTEXT = 448
+WIDTH = 64
+LAYERS = 2
+HEADS = 2
+
+#: How many times each sentence is read, how many other sentences, noises and long recordings there are.
+READINGS = 64
+OTHER_SPEECH = 4000
+NOISES = 1000
+LONG_RECORDINGS = 120
+
+STEPS = 4500
+BATCH_FRAMES = 14_000
+#: Positions of the padding that stand for all of it while training.
+PADDING_POSITIONS = 48
+LEARNING_RATE = 3e-3
+CTC_WEIGHT = 0.3
+#: Characters of the auxiliary CTC head; 0 is the blank.
+CHARACTERS = " abcdefghijklmnopqrstuvwxyz'"
+
+NOISE_KINDS = ("silence", "white", "pink", "brown", "hum", "tones", "clicks", "bursts")
+
+#: Words that other sentences are composed of, and sentences of the evaluation, which training never sees.
+WORDS = tuple(
+    """
+    able above account across action afternoon against agree air airport almost always animal answer apple april arm
+    arrive art ask aunt autumn away balance ball banana bank basket beach beautiful because become bed before begin
+    bell below better between bicycle big bird black board boat body bone book border boss bottle bottom bowl box boy
+    branch brave bread break bridge bright bring broken brother brown brush bucket build burn bus busy buy cake calm
+    camera can candle captain car card careful carry castle catch cause chain change cheap check chicken choice church
+    circle city class clean clever climb clock close cloth cloud coat coffee cold colour come common company complete
+    computer cook copper corner correct cotton count country course cover cow crazy cross crowd cup curtain cut daily
+    damage danger daughter day deep degree depend design detail different difficult direction discover distance divide
+    double doubt down draw dream dress drink drive drop dry during dust each ear early earth east easy edge effect
+    egg eight electric empty engine enjoy enough equal evening every example exercise explain factory fair fall famous
+    far farm fast father february feed field fight figure fill finger fire five flag flat flower fly follow food foot
+    forest forget forty forward fresh friday fruit full garden gate gather general gentle giant girl give glass gold
+    good grass gray green grey ground group grow guard guess guest guitar half hammer hand handle happen harbour hard
+    harvest hat have health heat heavy height hello hide high hill history hold hole holiday home honest hope horse
+    hospital hotel hour hundred hungry hurry ice idea image important inside invite iron island january join judge
+    juice july jump june just keep kettle key kind king knife knock know ladder lake lamp language large last late
+    laugh law lazy leader leaf learn left leg lemon letter level light line lion list listen little local lock long
+    look loose loud lovely low lucky machine main make man many map march mark market master matter may maybe meal
+    measure meat medicine member message metal middle mile mind mirror mistake moment monday money monkey month moon
+    mother mountain mouse mouth move movie much mud museum music nail narrow nation nature near neck needle neighbour
+    network new newspaper night nine noise normal north nose note nothing notice november number object ocean october
+    offer often oil one onion only open opinion orange order other our oven over owner page paint pair paper parent
+    park part party pass past path pay peace pen pencil people pepper perfect person phone photo piano picture piece
+    pilot pink pipe place plan plane plant plastic plate play plenty pocket point police pool popular position potato
+    pound power practice prepare present press pretty prison private problem produce promise proud public pull purple
+    purpose put quarter queen question quick quiet radio rain raise reach read ready reason record red regular remember
+    repair repeat reply rest return rice rich ride ring rise river road rock roll roof rope rough round rule sail salad
+    salt same sand saturday save say school science sea season seat second see sell send september serious service set
+    shade shadow shape share sharp sheep shelf shine ship shirt shoe shop short shoulder show shower shut side sign
+    silver similar simple sing single sit six size skill skin skirt sky sleep slow smooth snow soap social soft soldier
+    some song soon sound south space spare special spell spend sport spring square stage stairs stamp stand star start
+    state station stay steel step stick stone store storm story straight strange street strong student study sugar
+    sunday supper support sure surface sweet swim table tail take talk taste taxi teach teacher team television tell
+    ten tent test thank theatre thick thin think third thirty thousand thread three through throw thumb thursday ticket
+    tie tiger time tin tiny today toe together tomorrow tongue tool tooth top touch toward tower town toy trade travel
+    tree trip trouble true trust try turn twenty two type umbrella uncle under understand union unit until use useful
+    valley value vegetable very view village visit voice wait walk wall want warm wash waste watch water wave way wear
+    wednesday week weight welcome well west wet wheel when white wide wife wild wind window wine wing wire wise wish
+    with without woman wonder wood wool word work world write wrong yard year yellow yes yesterday young zero
+    """.split()
+)
+FUNCTION_WORDS = tuple("the a of to in on and but for with is was are it he she we they you my your his not".split())
+OTHER_SENTENCES = (
+    "Where can I buy a ticket for the museum?",
+    "Our teacher explained the exercise twice.",
+    "He parked the lorry behind the supermarket.",
+    "Open the window and let some fresh air in.",
+    "The council will vote on the proposal in March.",
+    "She plays the violin in an orchestra.",
+    "Turn left after the second roundabout.",
+    "It takes an hour to charge the battery.",
+    "I would like a cup of tea with lemon.",
+    "The robot picked up the cube and put it away.",
+    "Scientists have measured the speed of light.",
+    "Have you seen my glasses anywhere?",
+    "Kids are talking by the door.",
+    "Dogs are sitting by the door.",
+    "Place blue in A four please.",
+    "We are going to need a bigger boat.",
+    "The prime minister answered three questions.",
+    "Yesterday I cleaned the garage with my cousin.",
+    "Boil the potatoes for twenty minutes.",
+    "This software needs to be updated.",
+    "I got the keys and I am ready to go.",
+    "Good evening and thank you for the invitation.",
+    "Please turn on the radio before the news.",
+    "The new kitchen looks like a laboratory.",
+)
+
+
+# --- sound -----------------------------------------------------------------------------------------------------------
+
+
+def coloured_noise(rng: np.random.Generator, count: int, exponent: float) -> FloatArray:
+    """Noise ``[count]`` of RMS 1 whose power falls with frequency to the ``exponent`` (0 white, 1 pink, 2 brown)."""
+    spectrum = np.fft.rfft(rng.standard_normal(count))
+    frequency = np.maximum(np.arange(len(spectrum)), count * 20 / SAMPLE_RATE)
+    noise = np.fft.irfft(spectrum * frequency ** (-exponent / 2), count)
+    return np.asarray(noise / noise.std(), dtype=np.float32)
+
+
+def make_noise(rng: np.random.Generator, kind: str, count: int) -> FloatArray:
+    """Sound that is not speech, ``[count]``, of RMS about 1 (silence: 0); ``kind`` is one of ``NOISE_KINDS``."""
+    time = np.arange(count) / SAMPLE_RATE
+    if kind == "silence":
+        return np.zeros(count, dtype=np.float32)
+    if kind in ("white", "pink", "brown"):
+        return coloured_noise(rng, count, {"white": 0.0, "pink": 1.0, "brown": 2.0}[kind])
+    if kind == "hum":
+        mains = rng.choice((50.0, 60.0))
+        sound = sum(
+            rng.uniform(0.1, 1) / k * np.sin(2 * np.pi * (k * mains * time + rng.uniform())) for k in range(1, 9)
+        )
+    elif kind == "tones":
+        sound = sum(
+            rng.uniform(0.2, 1) * np.sin(2 * np.pi * (f * time + rng.uniform()))
+            for f in rng.uniform(100, 5000, rng.integers(1, 5))
+        )
+    elif kind == "clicks":
+        impulses = np.where(rng.random(count) < rng.uniform(1, 12) / SAMPLE_RATE, rng.choice((-1.0, 1.0), count), 0.0)
+        impulses[rng.integers(count)] = 1.0
+        length = round(rng.uniform(0.001, 0.02) * SAMPLE_RATE)
+        decay = rng.standard_normal(length) * np.exp(-5 * np.arange(length) / length)
+        sound = signal.fftconvolve(impulses, decay)[:count]
+    else:
+        carrier = coloured_noise(rng, count, rng.uniform(0, 1.5))
+        sound = carrier * np.clip(np.sin(2 * np.pi * (rng.uniform(0.5, 7) * time + rng.uniform())), 0, 1)
+    return np.asarray(sound / (np.std(sound) + 1e-9), dtype=np.float32)
+
+
+def augment(rng: np.random.Generator, speech: FloatArray) -> FloatArray:
+    """What a microphone may make of clean speech ``[samples]``: another throat, a room, a band, a level, noise.
+
+    Lead and tail are what an end-pointer hands over around an utterance, 0.05 to 0.6 s.
+    """
+    first, last = speech_bounds(speech)
+    speech = speech[first:last]
+    if rng.random() < 0.6:
+        speech = soxr.resample(speech, SAMPLE_RATE, SAMPLE_RATE * rng.uniform(0.88, 1.14))
+    lead, tail = (round(seconds * SAMPLE_RATE) for seconds in rng.uniform(0.05, 0.6, 2))
+    sound = np.pad(speech, (lead, tail)).astype(np.float32)
+    if rng.random() < 0.35:
+        length = round(rng.uniform(0.05, 0.3) * SAMPLE_RATE)
+        tail_sound = rng.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length)
+        wet = signal.fftconvolve(sound, tail_sound)[: len(sound)]
+        wet *= np.std(sound) / (np.std(wet) + 1e-9) * 10 ** (rng.uniform(-20, -5) / 20)
+        sound = sound + wet
+    if rng.random() < 0.35:
+        band = (rng.uniform(50, 300), rng.uniform(3400, 7500))
+        sound = signal.sosfilt(signal.butter(2, band, "bandpass", fs=SAMPLE_RATE, output="sos"), sound)
+    level = np.sqrt(np.mean(np.square(sound[lead : len(sound) - tail]))) + 1e-9
+    if rng.random() < 0.85:
+        kind = str(rng.choice(("white", "pink", "brown", "hum", "clicks"), p=(0.3, 0.3, 0.25, 0.1, 0.05)))
+        sound = sound + make_noise(rng, kind, len(sound)) * level * 10 ** (-rng.uniform(5, 40) / 20)
+    sound = sound / (np.abs(sound).max() + 1e-9) * 10 ** (rng.uniform(-30, -0.5) / 20)
+    floor = rng.standard_normal(len(sound)) * 10 ** (rng.uniform(-90, -60) / 20)
+    return np.asarray(sound + floor, dtype=np.float32)
+
+
+def features_of(sound: FloatArray) -> NDArray[np.float16]:
+    """Whisper's log-mel features ``[80, frames]`` as faster-whisper makes them, before it pads them with zeros."""
+    from faster_whisper.feature_extractor import FeatureExtractor
+
+    return np.asarray(FeatureExtractor()(sound)[:, :-1][:, :FULL_FRAMES], dtype=np.float16)
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Example:
+    """A recording: features ``[80, frames]``, its sentence (None: to be refused), its letters for CTC (None: unknown)."""
+
+    features: NDArray[np.float16]
+    sentence: str | None
+    letters: str | None
+
+
+def normalise(text: str) -> str:
+    """Lower case, letters and apostrophes only, single spaces."""
+    return " ".join(re.sub(r"[^a-z' ]", " ", text.lower()).split())
+
+
+def compose_other(rng: np.random.Generator) -> str:
+    """Words that are none of the sentences: salads of all kinds, and halves of two sentences joined."""
+    known = sentences()
+    words = [normalise(sentence).split() for sentence in known]
+    draw = rng.random()
+    if draw < 0.2:
+        first, second = rng.choice(len(known), 2, replace=False)
+        return " ".join(words[first][: len(words[first]) // 2 + 1] + words[second][len(words[second]) // 2 :])
+    if draw < 0.35:
+        own = [word for sentence in words for word in sentence]
+        return " ".join(rng.choice(own, rng.integers(2, 10)))
+    if draw < 0.5:
+        kept = list(words[rng.integers(len(known))])
+        for index in rng.choice(len(kept), -(-len(kept) // 2), replace=False):
+            kept[index] = str(rng.choice(WORDS))
+        return " ".join(kept)
+    count = int(rng.integers(1, 10))
+    return " ".join(str(rng.choice(FUNCTION_WORDS if rng.random() < 0.35 else WORDS)) for _ in range(count))
+
+
+def _read(rng: np.random.Generator, text: str, voice: str) -> FloatArray:
+    return synthesise(text, voice, int(rng.integers(*SPEEDS)), int(rng.integers(*PITCHES)))
+
+
+def _known(seed: int, index: int) -> Example:
+    rng = np.random.default_rng((seed, 1, index))
+    sentence = sentences()[index % len(sentences())]
+    sound = augment(rng, _read(rng, sentence, str(rng.choice(TRAINING_VOICES))))
+    return Example(features_of(sound), sentence, normalise(sentence))
+
+
+def _other_sound(rng: np.random.Generator) -> tuple[FloatArray, str | None]:
+    draw = rng.random()
+    if draw < 0.1:
+        return _read(rng, str(rng.choice(sentences())), str(rng.choice(TRAINING_VOICES)))[::-1].copy(), None
+    text = compose_other(rng)
+    if draw < 0.25:
+        return _read(rng, text, str(rng.choice(FOREIGN_VOICES))), None
+    return _read(rng, text, str(rng.choice(TRAINING_VOICES))), text
+
+
+def _other(seed: int, index: int) -> Example:
+    rng = np.random.default_rng((seed, 2, index))
+    sound, text = _other_sound(rng)
+    return Example(features_of(augment(rng, sound)[: 8 * SAMPLE_RATE]), None, text)
+
+
+def _noise(seed: int, index: int) -> Example:
+    rng = np.random.default_rng((seed, 3, index))
+    count = round(rng.uniform(0.2, 6.0) * SAMPLE_RATE)
+    sound = make_noise(rng, NOISE_KINDS[index % len(NOISE_KINDS)], count) * 10 ** (rng.uniform(-80, -10) / 20)
+    sound = sound + rng.standard_normal(count) * 10 ** (rng.uniform(-100, -60) / 20) * (rng.random() < 0.8)
+    return Example(features_of(np.clip(sound, -1, 1).astype(np.float32)), None, "")
+
+
+def _long(seed: int, index: int) -> Example:
+    rng = np.random.default_rng((seed, 4, index))
+    length = rng.uniform(5, 16) * SAMPLE_RATE
+    parts: list[FloatArray] = []
+    while sum(map(len, parts)) < length:
+        spoken = _known_sound(rng) if rng.random() < 0.3 else _other_sound(rng)[0]
+        parts += [spoken, np.zeros(round(rng.uniform(0, 0.6) * SAMPLE_RATE), dtype=np.float32)]
+    return Example(features_of(augment(rng, np.concatenate(parts))[: 30 * SAMPLE_RATE]), None, None)
+
+
+def _known_sound(rng: np.random.Generator) -> FloatArray:
+    return _read(rng, str(rng.choice(sentences())), str(rng.choice(TRAINING_VOICES)))
+
+
+def _make(job: tuple[Callable[[int, int], Example], int, int]) -> Example:
+    make, seed, index = job
+    return make(seed, index)
+
+
+def make_examples(seed: int, workers: int) -> list[Example]:
+    """Reads, distorts and analyses the training data.
+
+    Raises:
+        SynthesisError: eSpeak NG is absent or failed.
+    """
+    from tqdm import tqdm
+
+    counts = ((_known, READINGS * len(sentences())), (_other, OTHER_SPEECH), (_noise, NOISES), (_long, LONG_RECORDINGS))
+    jobs = [(make, seed, index) for make, count in counts for index in range(count)]
+    with ProcessPoolExecutor(workers) as pool:
+        return list(tqdm(pool.map(_make, jobs, chunksize=32), "making sound", len(jobs), unit="clip"))
+
+
+# --- network ---------------------------------------------------------------------------------------------------------
+
+
+def build_tokenizer(texts: Sequence[str]) -> tokenizers.Tokenizer:
+    """A byte-level BPE tokenizer of the texts with the special tokens of Whisper's English-only models.
+
+    Every letter after a space is made one token: faster-whisper suppresses the first token of " -" and of some
+    symbols, which would otherwise be the lone space.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    starts = [f" {chr(code)}" for code in range(33, 127)] + [" ♪"]
+    tokenizer.train_from_iterator([f" {text}" for text in texts] + starts * 100, trainer)
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    return tokenizer
+
+
+def check_tokenizer(tokenizer: tokenizers.Tokenizer) -> None:
+    """Makes sure that every sentence survives the tokenizer and faster-whisper's suppressed tokens.
+
+    Raises:
+        ValueError: A sentence does not.
+    """
+    from faster_whisper.tokenizer import Tokenizer
+
+    whisper = Tokenizer(tokenizer, multilingual=False)
+    suppressed = set(whisper.non_speech_tokens)
+    for sentence in sentences():
+        ids = whisper.encode(f" {sentence}")
+        if whisper.decode(ids) != f" {sentence}":
+            raise ValueError(f"the tokenizer does not give back {sentence!r}")
+        if suppressed & set(ids):
+            raise ValueError(f"faster-whisper would suppress tokens of {sentence!r}; enlarge VOCABULARY_SIZE")
+
+
+def build_model(tokenizer: tokenizers.Tokenizer) -> WhisperForConditionalGeneration:
+    """A Whisper of ``LAYERS`` and ``WIDTH`` for the tokenizer, with fresh weights."""
+    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+
+    end, start = tokenizer.token_to_id("<|endoftext|>"), tokenizer.token_to_id("<|startoftranscript|>")
+    config = WhisperConfig(
+        vocab_size=tokenizer.get_vocab_size() + TIMESTAMP_TOKENS,
+        num_mel_bins=MEL_BINS,
+        d_model=WIDTH,
+        encoder_layers=LAYERS,
+        decoder_layers=LAYERS,
+        encoder_attention_heads=HEADS,
+        decoder_attention_heads=HEADS,
+        encoder_ffn_dim=4 * WIDTH,
+        decoder_ffn_dim=4 * WIDTH,
+        max_source_positions=FULL_FRAMES // 2,
+        max_target_positions=CONTEXT,
+        dropout=0.1,
+        init_std=0.05,
+        pad_token_id=end,
+        bos_token_id=end,
+        eos_token_id=end,
+        decoder_start_token_id=start,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+    )
+    model = WhisperForConditionalGeneration(config)
+    # Nothing is suppressed at the beginning: an empty text is how the model refuses.
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=start, bos_token_id=end, eos_token_id=end, pad_token_id=end
+    )
+    model.generation_config.suppress_tokens = []
+    model.generation_config.begin_suppress_tokens = []
+    model.generation_config.lang_to_id = {"<|en|>": tokenizer.token_to_id("<|en|>")}
+    return model
+
+
+def encode(
+    model: WhisperForConditionalGeneration, features: torch.Tensor, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The encoder over a window of 30 s of which most is padding, at a fraction of its cost.
+
+    faster-whisper pads features with zeros to 3000 frames. There the states before the first layer differ only by
+    their position, so a few positions, drawn evenly, stand for all of them: each has the weight in attention of those
+    it stands for. If all positions are drawn, this equals ``model.model.encoder`` on the padded features.
+
+    Args:
+        model: The Whisper.
+        features: ``[batch, 80, frames]``, an even number of frames.
+        rng: Draws the positions.
+
+    Returns:
+        Hidden states ``[batch, positions, width]``, those of the features first, and the logarithm of the weight of
+        each position ``[1, 1, 1, positions]``, to be added to attention scores.
+    """
+    import torch
+    from torch.nn import functional
+
+    encoder = model.model.encoder
+    count = features.shape[2] // 2
+    hidden = functional.pad(features, (0, 8))
+    hidden = functional.gelu(encoder.conv2(functional.gelu(encoder.conv1(hidden)))).transpose(1, 2)
+    empty = hidden[:, count + 1 : count + 2]
+    rest = FULL_FRAMES // 2 - count
+    drawn = min(PADDING_POSITIONS, rest)
+    edges = count + rest * np.arange(drawn) / max(drawn, 1)
+    padding = torch.from_numpy((edges + rng.random() * rest / max(drawn, 1)).astype(np.int64))
+    weight = torch.zeros(count + drawn)
+    weight[count:] = np.log(rest / max(drawn, 1))
+    position = encoder.embed_positions.weight
+    hidden = torch.cat((hidden[:, :count] + position[:count], empty + position[padding]), dim=1)
+    hidden = functional.dropout(hidden, encoder.dropout, encoder.training)
+    weight = weight[None, None, None]
+    for layer in encoder.layers:
+        hidden = layer(hidden, weight)
+    return encoder.layer_norm(hidden), weight
+
+
+def decode(
+    model: WhisperForConditionalGeneration, tokens: torch.Tensor, hidden: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """The decoder over the encoder's weighted states, which transformers' own call does not take.
+
+    Args:
+        model: The Whisper.
+        tokens: ``[batch, tokens]``.
+        hidden: ``[batch, positions, width]`` of :func:`encode`.
+        weight: ``[1, 1, 1, positions]`` of :func:`encode`.
+
+    Returns:
+        Logits ``[batch, tokens, vocabulary]``.
+    """
+    from torch.nn import functional
+
+    decoder = model.model.decoder
+    states = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[: tokens.shape[1]]
+    states = functional.dropout(states, decoder.dropout, decoder.training)
+    for layer in decoder.layers:
+        states = layer(states, None, hidden, encoder_attention_mask=weight, use_cache=False)
+    return model.proj_out(decoder.layer_norm(states))
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def _distort(rng: np.random.Generator, features: FloatArray) -> FloatArray:
+    """Shifts ``[80, frames]`` by up to two mel bins, another throat, and blanks a band and a moment."""
+    shift = int(rng.integers(-2, 3))
+    features = np.take(features, np.clip(np.arange(MEL_BINS) + shift, 0, MEL_BINS - 1), axis=0)
+    low = features.min()
+    band, moment = int(rng.integers(0, 12)), int(rng.integers(0, 10))
+    start = int(rng.integers(0, MEL_BINS - band))
+    features[start : start + band] = low
+    start = int(rng.integers(0, max(features.shape[1] - moment, 1)))
+    features[:, start : start + moment] = low
+    return features
+
+
+def _batches(rng: np.random.Generator, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Endless batches of indices of like length, about ``BATCH_FRAMES`` frames each."""
+    while True:
+        order = rng.permutation(len(lengths))
+        order = order[np.argsort(lengths[order] // 8, kind="stable")]
+        batch_of = np.cumsum(lengths[order]) // BATCH_FRAMES
+        starts = np.flatnonzero(np.diff(batch_of)) + 1
+        batches = np.split(order, starts)
+        for index in rng.permutation(len(batches)):
+            yield batches[index]
+
+
+def _targets(tokenizer: tokenizers.Tokenizer, batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Decoder inputs and targets ``[batch, tokens]``; -100 where there is no target."""
+    import torch
+
+    end, start, none, plain = (
+        tokenizer.token_to_id(token)
+        for token in ("<|endoftext|>", "<|startoftranscript|>", "<|nospeech|>", "<|notimestamps|>")
+    )
+    texts = [tokenizer.encode(f" {x.sentence}").ids if x.sentence else [] for x in batch]
+    longest = max(map(len, texts))
+    inputs = torch.full((len(batch), longest + 2), end)
+    targets = torch.full((len(batch), longest + 2), -100)
+    for row, (example, text) in enumerate(zip(batch, texts, strict=True)):
+        inputs[row, : len(text) + 2] = torch.tensor([start, plain, *text])
+        # After the start comes the verdict: <|nospeech|>, or the token with which a transcript without times begins.
+        targets[row, : len(text) + 2] = torch.tensor([plain if example.sentence else none, *text, end])
+    return inputs, targets
+
+
+def _ctc_loss(head: torch.nn.Linear, hidden: torch.Tensor, batch: Sequence[Example]) -> torch.Tensor:
+    """CTC of the letters of those recordings whose letters are known: it teaches the encoder where sounds are."""
+    import torch
+    from torch.nn import functional
+
+    rows = [row for row, example in enumerate(batch) if example.letters is not None]
+    letters = [[CHARACTERS.index(letter) + 1 for letter in batch[row].letters or ""] for row in rows]
+    lengths = torch.tensor([min(-(-batch[row].features.shape[1] // 2), hidden.shape[1]) for row in rows])
+    log_probabilities = head(hidden[rows]).log_softmax(-1).transpose(0, 1)
+    flat = torch.tensor([letter for word in letters for letter in word], dtype=torch.long)
+    sizes = torch.tensor([len(word) for word in letters])
+    losses = functional.ctc_loss(log_probabilities, flat, lengths, sizes, reduction="none", zero_infinity=True)
+    return (losses / lengths).mean()
+
+
+def train(
+    model: WhisperForConditionalGeneration, tokenizer: tokenizers.Tokenizer, examples: Sequence[Example], seed: int
+) -> None:
+    """Trains in place on the examples for ``STEPS`` batches."""
+    import torch
+    from torch.nn import functional
+    from tqdm import tqdm
+
+    rng = np.random.default_rng((seed, 5))
+    head = torch.nn.Linear(WIDTH, len(CHARACTERS) + 1)
+    parameters = [p for module in (model, head) for p in module.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=STEPS, pct_start=0.08)
+    batches = _batches(rng, np.array([example.features.shape[1] for example in examples]))
+    model.train()
+    progress = tqdm(range(STEPS), "training", unit="step")
+    for step in progress:
+        batch = [examples[index] for index in next(batches)]
+        frames = max(example.features.shape[1] for example in batch)
+        frames = min(frames + frames % 2, FULL_FRAMES)
+        padded = np.zeros((len(batch), MEL_BINS, frames), dtype=np.float32)
+        for row, example in enumerate(batch):
+            padded[row, :, : example.features.shape[1]] = _distort(rng, example.features.astype(np.float32))
+        hidden, weight = encode(model, torch.from_numpy(padded), rng)
+        inputs, targets = _targets(tokenizer, batch)
+        logits = decode(model, inputs, hidden, weight)
+        verdict = functional.cross_entropy(logits[:, 0], targets[:, 0])
+        words = functional.cross_entropy(logits[:, 1:].flatten(0, 1), targets[:, 1:].flatten(), ignore_index=-100)
+        letters = _ctc_loss(head, hidden, batch)
+        optimiser.zero_grad()
+        (verdict + words + CTC_WEIGHT * letters).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 20 == 0:
+            progress.set_postfix(
+                verdict=f"{verdict.item():.3f}", words=f"{words.item():.3f}", letters=f"{letters.item():.3f}"
+            )
+    model.eval()
+
+
+def save(model: WhisperForConditionalGeneration, tokenizer: tokenizers.Tokenizer, out: Path) -> None:
+    """Writes the CTranslate2 folder that ``faster_whisper.WhisperModel`` reads."""
+    from ctranslate2.converters import TransformersConverter
+    from transformers import PreTrainedTokenizerFast
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+        TransformersConverter(folder).convert(str(out), quantization="float16", force=True)
+    tokenizer.save(str(out / "tokenizer.json"))
+    preprocessor = {"feature_size": MEL_BINS, "sampling_rate": SAMPLE_RATE, "hop_length": 160, "chunk_length": 30}
+    (out / "preprocessor_config.json").write_text(json.dumps(preprocessor | {"n_fft": 400}, indent=2) + "\n")

@@ -1,0 +1,62 @@
+"""What a person sees of ``/emotion`` in a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+BAR = 28  # characters of a bar for probability 1
+COLOURS = {
+    "neutral": "white",
+    "joy": "yellow",
+    "sadness": "blue",
+    "anger": "red",
+    "surprise": "cyan",
+    "fear": "magenta",
+    "disgust": "green",
+}
+MODALITIES = ("words", "voice", "face")
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def bar(share: float) -> str:
+    """A bar for a share in [0, 1], fine to an eighth of a character."""
+    eighths = round(min(max(share, 0.0), 1.0) * BAR * 8)
+    return "█" * (eighths // 8) + (EIGHTHS[eighths % 8] if eighths % 8 else "")
+
+
+def show(console: Console, emotion: dict[str, Any]) -> None:
+    """Print one message (as of ``emotion_to_dict``): who, words, a bar per class, modalities, latency."""
+    who = emotion["speaker_id"] or emotion["person_id"] or "someone"
+    heading = Text.assemble(
+        (f"{emotion['dialogue_id']} turn {emotion['turn']}", "bold"),
+        f"  {who}  {emotion['stream_start']:.1f}–{emotion['stream_end']:.1f} s  ",
+        (emotion["status"], "bold red" if emotion["status"] == "UNCERTAIN" else "dim"),
+    )
+    console.print(heading)
+    if emotion["text"]:
+        console.print(Text(f"  “{emotion['text']}”", style="italic"))
+    else:
+        console.print("  (no words)", style="dim")
+    table = Table.grid(padding=(0, 1))
+    for label, probability in zip(emotion["labels"], emotion["probabilities"], strict=True):
+        top = label == emotion["label"] and emotion["status"] != "UNCERTAIN"
+        colour = COLOURS.get(label, "white")
+        table.add_row(
+            "  " + ("▶" if top else " "),
+            Text(label, style=f"bold {colour}" if top else colour),
+            Text(bar(probability), style=colour),
+            Text(f"{probability:4.0%}", style="bold" if top else "dim"),
+        )
+    console.print(table)
+    used = ", ".join(
+        f"{name} {share:.0%}"
+        for bit, name, share in zip((1, 2, 4), MODALITIES, emotion["contributions"], strict=True)
+        if emotion["modalities"] & bit
+    )
+    durations = dict(zip(emotion["stages"], emotion["durations"], strict=True))
+    latency = f"answer {durations['total']:.2f} s after the last word" if durations.get("total", -1) >= 0 else ""
+    console.print(f"    {' · '.join(part for part in (used or 'nothing to go by', latency) if part)}\n", style="dim")

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from synctva_ros.network.synctva import DialogueBatch, SyncTVA, SyncTVAConfig
+from synctva_ros.network.weights import Description, WeightsError, load, save
+
+CONFIG = SyncTVAConfig(widths=(6, 5, 4), classes=3, hidden=8, heads=2, window=2)
+ABOUT = Description(
+    model_id="test-1",
+    labels=("a", "b", "c"),
+    encoders={"text": "t-1", "audio": "a-1", "vision": "v-1"},
+    training={"data": "none"},
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    model = SyncTVA(CONFIG)
+    model.temperature = 1.7
+    save(model, tmp_path, ABOUT)
+    return tmp_path
+
+
+def test_round_trip(folder: Path) -> None:
+    torch.manual_seed(0)
+    model = SyncTVA(CONFIG)
+    model.projection[0].fit(torch.randn(10, 6) * 3)
+    model.temperature = 0.9
+    save(model, folder / "new" / "deeper", ABOUT)
+    loaded, description = load(folder / "new" / "deeper")
+    assert description == ABOUT
+    assert loaded.config == CONFIG
+    assert loaded.temperature == 0.9
+    assert not loaded.training
+    batch = DialogueBatch(
+        *(torch.randn(3, width) for width in CONFIG.widths),
+        mask=torch.ones(3, 3, dtype=torch.bool),
+        start=torch.arange(3.0),
+        end=torch.arange(3.0) + 0.5,
+        speaker=torch.zeros(3, dtype=torch.long),
+        dialogue=torch.zeros(3, dtype=torch.long),
+    )
+    assert torch.equal(model.eval()(batch).logits, loaded(batch).logits)
+
+
+def test_what_the_caller_runs_is_compared(folder: Path) -> None:
+    load(folder, labels=["a", "b", "c"], encoders=ABOUT.encoders)
+    load(folder, encoders={"vision": "v-1"})
+    with pytest.raises(WeightsError, match="is for the classes a, b, c, but b, a, c are wanted"):
+        load(folder, labels=["b", "a", "c"])
+    with pytest.raises(WeightsError, match="audio encoder 'a-1', but 'a-2' is running"):
+        load(folder, encoders={"audio": "a-2"})
+    with pytest.raises(WeightsError, match="no modality 'smell'"):
+        load(folder, encoders={"smell": "s-1"})
+
+
+def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        written = json.loads((folder / "model.json").read_text())
+        change(written)
+        (folder / "model.json").write_text(json.dumps(written))
+
+    return apply
+
+
+def edit_tensors(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors")
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("break_it", "says"),
+    [
+        (lambda folder: (folder / "model.json").unlink(), "model.json is missing"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda folder: (folder / "model.json").write_text("{"), "cannot be read as JSON"),
+        (lambda folder: (folder / "model.json").write_text("[]"), "JSON object"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\x80\x04no"), "is no safetensors file"),
+        (edit(lambda w: w.update(format_version=2)), "format version 2, this program reads 1"),
+        (edit(lambda w: w.pop("format_version")), "format version None"),
+        (edit(lambda w: w.pop("temperature")), "no entry 'temperature'"),
+        (edit(lambda w: w.update(temperature=0.0)), "temperature must be a positive number"),
+        (edit(lambda w: w.update(model_id="")), "model_id"),
+        (edit(lambda w: w["labels"].append("d")), "tensor 'fusion.classifier.0.weight' is"),
+        (edit(lambda w: w.update(labels=["a", "a", "b"])), "labels must be different"),
+        (edit(lambda w: w["encoders"].pop("vision")), "no entry 'vision'"),
+        (edit(lambda w: w["encoders"]["text"].update(name="")), "text encoder has no name"),
+        (edit(lambda w: w["encoders"]["text"].update(width=7)), "tensor 'projection.0.mean' is"),
+        (edit(lambda w: w["network"].update(hidden=7)), "must be even"),
+        (edit(lambda w: w["network"].update(size=7)), "unexpected keyword argument 'size'"),
+        (edit(lambda w: w["network"].update(layers=2)), "lacks the tensor 'graphs.0.layers.1"),
+        (edit_tensors(lambda t: t.pop("summary.weight")), "lacks the tensor 'summary.weight' \\(1 missing"),
+        (edit_tensors(lambda t: t.update(more=torch.zeros(1))), "unknown tensor 'more'"),
+        (edit_tensors(lambda t: t.update({"summary.weight": torch.zeros(3)})), r"\[3\], wanted torch.float32 \[2\]"),
+        (
+            edit_tensors(lambda t: t.update({"summary.weight": torch.zeros(2, dtype=torch.float64)})),
+            "torch.float64",
+        ),
+        (edit_tensors(lambda t: t["summary.weight"].fill_(torch.nan)), "'summary.weight' holds NaN"),
+    ],
+)
+def test_refusals(folder: Path, break_it: Callable[[Path], Any], says: str) -> None:
+    load(folder)
+    break_it(folder)
+    with pytest.raises(WeightsError, match=says):
+        load(folder)
+
+
+def test_nothing_unfit_is_written(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="2 labels for 3 outputs"):
+        save(SyncTVA(CONFIG), tmp_path / "w", replace(ABOUT, labels=("a", "b")))
+    with pytest.raises(WeightsError, match="audio encoder has no name"):
+        save(SyncTVA(CONFIG), tmp_path / "w", replace(ABOUT, encoders={"text": "t-1", "vision": "v-1"}))
+    assert not (tmp_path / "w").exists()
