@@ -69,50 +69,56 @@ def _setting(text: str) -> tuple[str, str, Any]:
     return node, parameter, yaml.safe_load(value)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Bring the graph up and show what it says; return the exit status."""
+def run(arguments: argparse.Namespace, seen: list[dict[str, Any]] | None = None) -> int:
+    """Bring the graph up and show what it says, which is also put into ``seen``; return the exit status."""
     from rich.console import Console
 
     from synctva_ros.view import show
 
-    overrides: dict[str, dict[str, Any]] = {}
-    nodes = ["utterance", "transcriber", "features", "emotion"]
-    if arguments.media is not None:
-        nodes.append("media")
-        overrides["media"] = {"file": str(arguments.media.expanduser()), "realtime": not arguments.fast}
-    else:
-        nodes.append("microphone")
-        if arguments.mic:
-            overrides["microphone"] = {"device": arguments.mic}
-    if arguments.camera is not None:
-        nodes.append("camera")
-        overrides["camera"] = {"device": arguments.camera}
-        # Two sources of pictures would fight: the camera's are the ones that were asked for.
-        overrides.setdefault("media", {})["video_rate"] = 0.0
-    if arguments.whisper is not None:
-        model = str(DEMO_WHISPER) if arguments.whisper == "demo" else arguments.whisper
-        overrides["transcriber"] = {"model": model}
-    if arguments.device is not None:
-        overrides.setdefault("transcriber", {})["device"] = arguments.device
-        overrides["emotion"] = {"device": arguments.device}
     if arguments.config is not None and not arguments.config.is_file():
         return _fail(f"{arguments.config}: there is no such file (--config)")
-    for node, parameter, value in arguments.set:
-        overrides.setdefault(node, {})[parameter] = value
-
+    nodes, overrides = plan(arguments)
     console = Console(highlight=False)
-    received: list[dict[str, Any]] = []
 
     def on_emotion(emotion: dict[str, Any]) -> None:
-        received.append(emotion) if arguments.collect else None
+        if seen is not None:
+            seen.append(emotion)
         if arguments.json:
             print(json.dumps(emotion, ensure_ascii=False), flush=True)
         else:
             show(console, emotion)
 
-    status = _serve(nodes, arguments.config, overrides, on_emotion, arguments.namespace)
-    arguments.received = received
-    return status
+    return _serve(nodes, arguments.config, overrides, on_emotion, arguments.namespace)
+
+
+def plan(arguments: argparse.Namespace) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """Which nodes the options of ``run`` ask for, and the parameters that they set per node."""
+    nodes = ["utterance", "transcriber", "features", "emotion"]
+    overrides: dict[str, dict[str, Any]] = {}
+
+    def override(node: str, **values: Any) -> None:
+        overrides.setdefault(node, {}).update(values)
+
+    if arguments.media is not None:
+        nodes.append("media")
+        override("media", file=str(arguments.media.expanduser()), realtime=not arguments.fast)
+    else:
+        nodes.append("microphone")
+        if arguments.mic:
+            override("microphone", device=arguments.mic)
+    if arguments.camera is not None:
+        nodes.append("camera")
+        override("camera", device=arguments.camera)
+        if arguments.media is not None:
+            override("media", video_rate=0.0)  # two sources of pictures would fight, and this one was asked for
+    if arguments.whisper is not None:
+        override("transcriber", model=str(DEMO_WHISPER) if arguments.whisper == "demo" else arguments.whisper)
+    if arguments.device is not None:
+        override("transcriber", device=arguments.device)
+        override("emotion", device=arguments.device)
+    for node, parameter, value in arguments.set:
+        override(node, **{parameter: value})
+    return nodes, overrides
 
 
 def _serve(
@@ -172,24 +178,23 @@ def demo(arguments: argparse.Namespace) -> int:
         line = ["run", "--media", str(DEMO / "dialogue.flac"), "--whisper", "demo"]
         line += ["--camera", camera] if camera and not arguments.fast else []
         line += ["--fast"] if arguments.fast else []
-        played = parser().parse_args(line)
-        played.collect = True
-        status = run(played)
+        seen: list[dict[str, Any]] = []
+        status = run(parser().parse_args(line), seen)
     if status:
         return status
     table = Table("turn", "said", "understood", "meant", "estimated", title="Script and result")
     words = labels = 0
     for number, turn in enumerate(script):
-        got = played.received[number] if number < len(played.received) else None
+        got = seen[number] if number < len(seen) else None
         text = got["text"] if got else "(nothing)"
         label = "" if not got else got["label"] if got["status"] == "FINAL" else f"({got['label']}?)"
         words += text == turn["text"]
         labels += label == turn["emotion"]
         table.add_row(str(number), turn["text"], "same" if text == turn["text"] else text, turn["emotion"], label)
     console.print(table)
-    console.print(f"{len(played.received)} of {len(script)} turns answered, {words} with the right words, ", end="")
+    console.print(f"{len(seen)} of {len(script)} turns answered, {words} with the right words, ", end="")
     console.print(f"{labels} with the emotion of the script.")
-    return 0 if len(played.received) == len(script) else 1
+    return 0 if len(seen) == len(script) else 1
 
 
 def _demo_face(folder: Path) -> str | None:
@@ -209,7 +214,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if arguments.command == "demo":
         return demo(arguments)
-    arguments.collect = False
     return run(arguments)
 
 

@@ -210,7 +210,7 @@ class RollingDialogue:
                     f"utterance {features.utterance_id!r}: the {modality} vector has shape {np.shape(vector)}, but the "
                     f"weights {self.model_id!r} need ({width},): run the encoder that they were trained with"
                 )
-            vector = np.asarray(vector, dtype=np.float32)
+            vector = np.array(vector, dtype=np.float32)
             if not np.isfinite(vector).all():
                 _LOG.warning(
                     "utterance %s: the %s vector holds NaN or infinity and is left out", features.utterance_id, modality

@@ -24,6 +24,9 @@ _CEPSTRA = 16
 _ACTIVE_RANGE = 35.0
 # What lies further below the loudest band than this (dB) is noise of the recording.
 _FLOOR_RANGE = 70.0
+# First bin of the spectrum that the window keeps clear of an offset: 94 Hz.
+_SPEECH_BIN = 3
+# Root mean square below which there is nothing to analyse: 16 bits resolve 3e-5.
 _SILENCE = 1e-6
 _LIMIT = 10.0
 
@@ -81,7 +84,8 @@ class AudioEncoder:
         offset = (_PITCH_WINDOW - _WINDOW) // 2
         frames = pitch_frames[:, offset : offset + _WINDOW]
         power = np.square(np.abs(fft.rfft(frames * self._window, _FFT, axis=1)))
-        energy = _decibel(power.sum(1))
+        # Rumble, hum and what is left of an offset say nothing about pauses.
+        energy = _decibel(power[:, _SPEECH_BIN:].sum(1))
         energy -= np.percentile(energy, 95)
         active = energy > -_ACTIVE_RANGE
         first, last = int(active.argmax()), count - int(active[::-1].argmax())

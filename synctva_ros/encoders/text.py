@@ -50,8 +50,9 @@ class TextEncoder:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         except (OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
             raise ValueError(
-                f"text encoder: {folder} cannot be loaded ({error}); give a folder with config.json, a tokenizer and "
+                f"text encoder: {folder} cannot be loaded ({reason}); give a folder with config.json, a tokenizer and "
                 "model.safetensors"
             ) from error
         self._device = torch.device(device)

@@ -73,11 +73,18 @@ class DynamicEnhancement(nn.Module):
         return enhanced
 
 
+#: Standardised inputs are kept within this many deviations.
+LARGEST_INPUT = 10.0
+
+
 class Projection(nn.Module):
-    r"""One modality's encoder vector in the network's width: :math:`h = \mathrm{GELU}(W (x - \mu) / \sigma + b)`.
+    r"""One modality's encoder vector in the network's width.
+
+    .. math:: h = \mathrm{GELU}\big(W \, \mathrm{clip}_{\pm 10}((x - \mu) / \sigma) + b\big)
 
     :math:`\mu, \sigma` ``[width]`` are those of the training data (see :meth:`fit`) and are stored with the weights,
-    because encoders differ in scale by orders of magnitude.
+    because encoders differ in scale by orders of magnitude. Clipped, because one channel far from all that was seen in
+    training (a broken microphone) would drown the others.
     """
 
     mean: Tensor
@@ -99,5 +106,6 @@ class Projection(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Project ``[N, width]`` to ``[N, d]``."""
-        projected: Tensor = self.dropout(nn.functional.gelu(self.linear((vectors - self.mean) / self.deviation)))
+        standardised = ((vectors - self.mean) / self.deviation).clamp(-LARGEST_INPUT, LARGEST_INPUT)
+        projected: Tensor = self.dropout(nn.functional.gelu(self.linear(standardised)))
         return projected

@@ -63,7 +63,8 @@ class Graph:
             arguments += ["--params-file", str(config)]
         rclpy.init(args=arguments)
         self._on_emotion = on_emotion
-        self._answered: deque[str] = deque(maxlen=1024)
+        #: Ids of the newest utterances that got their final answer.
+        self.answered: deque[str] = deque(maxlen=1024)
         self._last_answer = time.monotonic()
         self.nodes: dict[str, PerceptionNode] = {}
         self.executor = MultiThreadedExecutor(num_threads=4)
@@ -110,7 +111,7 @@ class Graph:
         if media.has_audio and media.stream_id not in utterance.ended_streams:
             missing = "the end of its sound"
         else:
-            open_ids = [identity for identity in utterance.published if identity not in self._answered]
+            open_ids = [identity for identity in utterance.published if identity not in self.answered]
             if not open_ids:
                 return True
             missing = f"an answer to {', '.join(open_ids)}"
@@ -139,4 +140,4 @@ class Graph:
         self._on_emotion(message)
         self._last_answer = time.monotonic()
         if message.status != msg.Emotion.PROVISIONAL:
-            self._answered.append(message.utterance_id)
+            self.answered.append(message.utterance_id)

@@ -6,8 +6,11 @@ and keeps the map from sample to time.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +24,10 @@ CLOCK_JUMP = 0.1
 CLOCK_GAIN = 0.02
 #: All-zero sound for this long is a muted or dead microphone [s].
 DEAD_AFTER = 5.0
+#: So many chunks that were there before are no accident of the transport.
+MANY_DUPLICATES = 50
+#: Which samples came from which chunk is remembered for so long [s].
+REMEMBERED = 60.0
 
 
 @dataclass
@@ -38,8 +45,9 @@ class StreamCounters:
 class ChunkOrderer:
     """Gives the chunks of one stream in the order of their sequence numbers.
 
-    A chunk that comes too early waits until the missing ones arrive, or until ``max_waiting`` chunks wait: then the
-    missing ones are lost. Duplicates and chunks that come after they were given up are dropped and counted.
+    A chunk that comes too early waits until the missing ones arrive, or until more than ``max_waiting`` chunks wait:
+    then the missing ones are lost. Duplicates and chunks that come after they were given up are dropped and counted.
+    What was sent before the first chunk that came is not counted as lost.
     """
 
     def __init__(self, max_waiting: int, counters: StreamCounters) -> None:
@@ -47,13 +55,15 @@ class ChunkOrderer:
         self._counters = counters
         self._waiting: dict[int, AudioChunk] = {}
         self._next: int | None = None
+        self._begun = False
         self._given_up: set[int] = set()
 
     def push(self, chunk: AudioChunk) -> Iterator[tuple[int, AudioChunk]]:
         """Take a chunk; yield ``(lost, chunk)``: how many were lost just before it, and the next one in order."""
         self._counters.chunks += 1
         if self._next is None:
-            self._next = chunk.sequence
+            # A stream counts from 0: its very first chunks may have been swapped on their way.
+            self._next = 0 if chunk.sequence <= self._max_waiting else chunk.sequence
         if chunk.sequence < self._next:
             if chunk.sequence in self._given_up:
                 self._given_up.discard(chunk.sequence)
@@ -80,13 +90,14 @@ class ChunkOrderer:
                 if len(self._waiting) <= self._max_waiting and not flush:
                     return
                 following = min(self._waiting)
-                lost = following - self._next
+                lost = following - self._next if self._begun else 0
                 self._counters.lost += lost
                 # Remembered only to tell a late chunk from a duplicate, so a few are enough.
                 self._given_up = set(range(max(self._next, following - 64), following))
                 self._next = following
             chunk = self._waiting.pop(self._next)
             self._next += 1
+            self._begun = True
             yield lost, chunk
 
 
@@ -94,12 +105,11 @@ class ChunkOrderer:
 class Run:
     """Consecutive mono samples ``[n]`` at 16 kHz; ``position`` counts samples from the start of the stream.
 
-    ``gap`` [s] is the time missing just before; ``sequence`` is the chunk that the samples came from.
+    ``gap`` [s] is the time missing just before.
     """
 
     position: int
     samples: FloatArray
-    sequence: int
     gap: float
 
 
@@ -117,10 +127,12 @@ class SampleStream:
         self.counters = StreamCounters()
         self._warn = warn
         self._orderer = ChunkOrderer(max_waiting, self.counters)
-        self._format: tuple[int, int] | None = None
-        self._resampler: object = None
+        self._rate = 0
+        self._resampler: Any = None
         self._position = 0  # of the next sample out
         self._expected = 0.0  # position at which the next chunk begins
+        self._left_out = 0  # malformed chunks, and those lost before them, since the last good one
+        self._begins: deque[tuple[float, int]] = deque()  # (position, sequence) of the last chunks
         self._anchor: tuple[int, int] | None = None  # (position, stamp)
         self._zeros = 0.0
         self._said: set[str] = set()
@@ -132,28 +144,50 @@ class SampleStream:
         at, stamp = self._anchor
         return stamp + round((position - at) * NANOSECONDS / SAMPLE_RATE)
 
+    def sequence_at(self, position: int) -> int:
+        """Number of the chunk that the sample at ``position`` came from."""
+        if not self._begins:
+            raise ValueError(f"stream {self.stream_id}: no chunk has been received yet, so no sample is from one")
+        # Half a sample of tolerance: a chunk may begin between two samples at 16 kHz.
+        index = bisect_right(self._begins, position + 0.5, key=lambda begin: begin[0])
+        return self._begins[max(index - 1, 0)][1]
+
     def push(self, chunk: AudioChunk) -> Iterator[Run]:
         """Take a chunk, in any order; yield what can be given on."""
         for lost, ordered in self._orderer.push(chunk):
             yield from self._take(lost, ordered)
+        if self.counters.duplicate >= MANY_DUPLICATES:
+            self._warn_once(
+                "duplicate",
+                f"stream {self.stream_id}: {MANY_DUPLICATES} chunks had numbers that were there before and were left "
+                "out; does a recording play in a loop, or did a source start again without a new stream_id?",
+            )
 
     def flush(self) -> Iterator[Run]:
-        """Give on what still waits for missing chunks; afterwards the stream is over."""
+        """Give on what still waits for missing chunks or in the resampler; afterwards the stream is over."""
         for lost, ordered in self._orderer.flush():
             yield from self._take(lost, ordered)
+        yield from self._drain()
 
     def _take(self, lost: int, chunk: AudioChunk) -> Iterator[Run]:
+        lost += self._left_out
         samples = self._mono(chunk)
         if samples is None:
+            self._left_out = lost + 1
             return
+        self._left_out = 0
         gap = self._follow_clock(lost, chunk, len(samples))
-        if gap > 0.0:
-            self._resampler = None
+        if gap > 0.0 or chunk.sample_rate != self._rate:
+            yield from self._drain()
+            self._rate = chunk.sample_rate
             self._position = round(self._expected)
-        converted = self._resample(samples, chunk.sample_rate, chunk.end_of_stream)
+        self._begins.append((self._expected, chunk.sequence))
+        while self._begins[0][0] < self._expected - REMEMBERED * SAMPLE_RATE:
+            self._begins.popleft()
+        converted = self._resample(samples)
         self._expected += len(samples) * SAMPLE_RATE / chunk.sample_rate
         if len(converted) or gap > 0.0:
-            yield Run(self._position, converted, chunk.sequence, gap)
+            yield Run(self._position, converted, gap)
         self._position += len(converted)
 
     def _follow_clock(self, lost: int, chunk: AudioChunk, frames: int) -> float:
@@ -161,6 +195,8 @@ class SampleStream:
         if self._anchor is None:
             self._anchor = (0, chunk.stamp)
             return 0.0
+        if frames == 0:
+            return 0.0  # the end of a stream: there is no first sample that the stamp could be the time of
         deviation = (chunk.stamp - self.stamp_at(round(self._expected))) / NANOSECONDS
         gap = 0.0
         if lost:
@@ -207,16 +243,25 @@ class SampleStream:
         mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
         return np.clip(mono, -1.0, 1.0).astype(np.float32, copy=False)
 
-    def _resample(self, samples: FloatArray, rate: int, last: bool) -> FloatArray:
-        if rate == SAMPLE_RATE:
+    def _resample(self, samples: FloatArray) -> FloatArray:
+        if self._rate == SAMPLE_RATE:
             return samples
         import soxr
 
-        if self._resampler is None or self._format != (rate, 1):
-            self._format = (rate, 1)
-            self._resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-        converted: FloatArray = self._resampler.resample_chunk(samples, last=last)  # type: ignore[attr-defined]
+        if self._resampler is None:
+            self._resampler = soxr.ResampleStream(self._rate, SAMPLE_RATE, 1, dtype="float32")
+        converted: FloatArray = self._resampler.resample_chunk(samples)
         return converted
+
+    def _drain(self) -> Iterator[Run]:
+        """Give on the last 15 to 50 ms, which the resampler's filter holds back, before the sound breaks off."""
+        if self._resampler is not None:
+            converted = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            converted = converted[: max(round(self._expected) - self._position, 0)]
+            self._resampler = None
+            if len(converted):
+                yield Run(self._position, converted, 0.0)
+            self._position += len(converted)
 
     def _warn_once(self, kind: str, sentence: str) -> None:
         """One line per kind and stream: the counters carry the rest."""

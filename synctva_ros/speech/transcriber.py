@@ -88,9 +88,12 @@ class Transcriber:
 
         name = self.config.model
         is_folder = Path(name).expanduser().is_dir()
-        if not is_folder and name not in available_models() and "/" not in name:
+        if not is_folder and name not in available_models() and (name[0] in "/.~" or "/" not in name):
             known = ", ".join(available_models())
-            self._warn(f"utterances will have no words: {name!r} is neither a folder nor a Whisper model ({known})")
+            self._warn(
+                f"utterances will have no words: there is no folder {name!r}, nor is it a model's name on a hub "
+                f"(OWNER/NAME) or one of: {known}"
+            )
             return
         problems: list[str] = []
         for device, compute_type in choose_compute(self.config.device, self.config.compute_type):

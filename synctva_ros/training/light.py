@@ -166,9 +166,10 @@ def read_faces(path: Path, encoder: FaceEncoder, cache: Path, mirrored: bool) ->
     def encode() -> FloatArray:
         with zipfile.ZipFile(path) as archive:
             pictures = [cv2.imdecode(np.frombuffer(archive.read(n), np.uint8), cv2.IMREAD_GRAYSCALE) for n in names]
+        crops = [np.asarray(picture, np.uint8) for picture in pictures]
         if mirrored:
-            pictures += [picture[:, ::-1].copy() for picture in pictures]
-        return np.stack([encoder.encode_crop(picture) for picture in pictures])
+            crops += [crop[:, ::-1].copy() for crop in crops]
+        return np.stack([encoder.encode_crop(crop) for crop in crops])
 
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith(".jpg")]
@@ -178,15 +179,20 @@ def read_faces(path: Path, encoder: FaceEncoder, cache: Path, mirrored: bool) ->
 
 
 def talk_batch(
-    talks: Sequence[Talk], text: FloatArray, voices: Pool, faces: Pool, rng: np.random.Generator, train: bool
+    talks: Sequence[Talk], text: FloatArray, voices: Pool, faces: Pool, rng: np.random.Generator, only: str = ""
 ) -> tuple[DialogueBatch, torch.Tensor]:
-    """Dialogues as one batch and their labels. In training with modalities, speakers and turns left out at random."""
+    """Dialogues as one batch and their labels.
+
+    With ``only`` (such as "TA") all utterances have these modalities; without it (for training) modalities,
+    speakers, punctuation and earlier turns are left out at random.
+    """
+    train = not only
     rows, masks, starts, ends, speakers, index = [], [], [], [], [], []
     next_dialogue = 0
     for talk in talks:
         n = len(talk.labels)
         plain = (rng.random(n) < 0.5) if train else np.zeros(n, bool)
-        subset = str(rng.choice(list(SUBSETS), p=list(SUBSETS.values()))) if train else "T"
+        subset = str(rng.choice(list(SUBSETS), p=list(SUBSETS.values()))) if train else only
         mask = np.tile([letter in subset for letter in "TAV"], (n, 1))
         if train and len(subset) > 1:
             kept = rng.random((n, 3)) < 0.85
@@ -250,17 +256,18 @@ def steps(
 ) -> Iterator[tuple[DialogueBatch, torch.Tensor]]:
     """One epoch: every dialogue once, in batches, each with voices and faces alone beside them."""
     order = rng.permutation(len(talks))
+    noise = [NOISE * torch.from_numpy(pool.vectors.std(0)) for pool in (voices, faces)]
     for first in range(0, len(order), DIALOGUES_PER_STEP):
         chosen = [talks[i] for i in order[first : first + DIALOGUES_PER_STEP]]
         batch, labels = joined(
             [
-                talk_batch(chosen, text, voices, faces, rng, train=True),
+                talk_batch(chosen, text, voices, faces, rng),
                 single_batch(voices.balanced(CLIPS_PER_STEP, rng), 1, widths),
                 single_batch(faces.balanced(CLIPS_PER_STEP, rng), 2, widths),
             ]
         )
-        for vectors, pool in ((batch.audio, voices), (batch.vision, faces)):
-            vectors += NOISE * torch.from_numpy(pool.vectors.std(0)) * torch.randn_like(vectors)
+        for vectors, scale in zip((batch.audio, batch.vision), noise, strict=True):
+            vectors += scale * torch.randn_like(vectors)
         yield batch, labels
 
 
@@ -295,14 +302,14 @@ def train(data: Path, out: Path, cache: Path, epochs: int, seed: int) -> dict[st
     began = time.process_time()
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    encoders = (TextEncoder(), AudioEncoder(), FaceEncoder())
-    meld, meld_text = read_talks(data / "erc/meld_train.jsonl", encoders[0], cache)
-    daily, daily_text = read_talks(data / "erc/dailydialog_train.jsonl", encoders[0], cache, emotional=True)
-    valid, valid_text = read_talks(data / "erc/meld_valid.jsonl", encoders[0], cache)
+    words, voice, face = TextEncoder(), AudioEncoder(), FaceEncoder()
+    meld, meld_text = read_talks(data / "erc/meld_train.jsonl", words, cache)
+    daily, daily_text = read_talks(data / "erc/dailydialog_train.jsonl", words, cache, emotional=True)
+    valid, valid_text = read_talks(data / "erc/meld_valid.jsonl", words, cache)
     ravdess = data / "speech_emotion/ravdess"
-    voices, valid_voices = (read_voices(ravdess, encoders[1], cache, held_out) for held_out in (False, True))
-    faces = read_faces(data / "faces/fer2013_train.zip", encoders[2], cache, mirrored=True)
-    valid_faces = read_faces(data / "faces/fer2013_val.zip", encoders[2], cache, mirrored=False)
+    voices, valid_voices = (read_voices(ravdess, voice, cache, held_out) for held_out in (False, True))
+    faces = read_faces(data / "faces/fer2013_train.zip", face, cache, mirrored=True)
+    valid_faces = read_faces(data / "faces/fer2013_val.zip", face, cache, mirrored=False)
     shift = len(meld_text)
     talks = meld + [
         Talk(talk.written + shift, talk.plain + shift, talk.words, talk.speakers, talk.labels) for talk in daily
@@ -310,12 +317,16 @@ def train(data: Path, out: Path, cache: Path, epochs: int, seed: int) -> dict[st
     text = np.concatenate([meld_text, daily_text])
     print(f"{len(meld)} + {len(daily)} dialogues, {len(voices.labels)} voices, {len(faces.labels)} faces", flush=True)
 
-    widths = (encoders[0].width, encoders[1].width, encoders[2].width)
+    widths = (words.width, voice.width, face.width)
     model = SyncTVA(SyncTVAConfig(widths=widths, classes=len(EMOTIONS)))
     for projection, vectors in zip(model.projection, (text, voices.vectors, faces.vectors), strict=True):
         projection.fit(torch.from_numpy(vectors))  # type: ignore[operator]
+    composed = {
+        subset: talk_batch(valid, valid_text, valid_voices, valid_faces, np.random.default_rng(0), subset)
+        for subset in ("T", "TA", "TV", "TAV")
+    }
     checks = {
-        "words (MELD validation)": talk_batch(valid, valid_text, voices, faces, np.random.default_rng(0), train=False),
+        "words (MELD validation)": composed.pop("T"),
         "voice (RAVDESS, four held-out actors)": single_batch(valid_voices, 1, widths),
         "face (FER2013 validation)": single_batch(valid_faces, 2, widths),
     }
@@ -332,13 +343,13 @@ def train(data: Path, out: Path, cache: Path, epochs: int, seed: int) -> dict[st
         for batch, wanted in steps(talks, text, voices, faces, widths, rng):
             loss = cross_entropy(model(batch).logits, wanted, weight=weight)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
         reached = {name: figures(p, labels[name].numpy()) for name, p in predict(model, checks).items()}
         score = float(np.mean([figure["weighted_f1"] for figure in reached.values()]))
-        print(epoch, round(float(loss), 3), [f["weighted_f1"] for f in reached.values()], flush=True)
+        print(epoch, round(loss.item(), 3), [f["weighted_f1"] for f in reached.values()], flush=True)
         if score > best_score:
             best_score, best_epoch = score, epoch
             best_state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -355,8 +366,11 @@ def train(data: Path, out: Path, cache: Path, epochs: int, seed: int) -> dict[st
         "seed": seed,
         "cpu_minutes": round((time.process_time() - began) / 60, 1),
         "validation": {name: figures(p, labels[name].numpy()) for name, p in predict(model, checks).items()},
+        "validation_composed": {
+            name: figures(p, composed[name][1].numpy()) for name, p in predict(model, composed).items()
+        },
     }
-    names = {modality: encoder.name for modality, encoder in zip(MODALITIES, encoders, strict=True)}
+    names = dict(zip(MODALITIES, (words.name, voice.name, face.name), strict=True))
     save(model, out, Description(MODEL_ID, EMOTIONS, names, training))
     return training
 

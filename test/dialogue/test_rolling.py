@@ -204,7 +204,7 @@ def test_not_a_number_counts_as_missing_and_is_reported(value: float, caplog: py
 def test_wrong_vectors_are_refused_and_change_nothing() -> None:
     dialogue = make_dialogue()
     dialogue.add(say(0))
-    with pytest.raises(ValueError, match="'u1': the text vector is from the encoder 't-2', but .*'test-1' need 't-1'"):
+    with pytest.raises(ValueError, match=r"'u1': the text vector is from the encoder 't-2', but .*'test-1' need 't-1'"):
         dialogue.add(replace(say(1), text_encoder="t-2"))
     with pytest.raises(ValueError, match=r"'u1': the vision vector has shape \(6,\), but .* need \(7,\)"):
         dialogue.add(replace(say(1), vision_vector=np.zeros(6, np.float32)))
@@ -215,6 +215,26 @@ def test_wrong_vectors_are_refused_and_change_nothing() -> None:
     after = dialogue.add(say(1))
     assert after.turn == 1
     assert same(after, undisturbed.add(say(1)))
+
+
+def test_absurd_values_do_no_lasting_harm() -> None:
+    dialogue = make_dialogue()
+    absurd = say(0)
+    assert absurd.audio_vector is not None
+    absurd.audio_vector[:] = 1e38
+    for features in (absurd, say(1)):
+        assert dialogue.add(features).probabilities.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_dialogue_keeps_its_own_copy() -> None:
+    dialogue = make_dialogue()
+    first = say(0)
+    dialogue.add(first)
+    assert first.text_vector is not None
+    first.text_vector[:] = 5.0
+    undisturbed = make_dialogue()
+    undisturbed.add(say(0))
+    assert same(dialogue.add(say(1)), undisturbed.add(say(1)))
 
 
 def test_the_encoder_of_a_missing_modality_does_not_matter() -> None:

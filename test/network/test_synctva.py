@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -29,8 +30,11 @@ def make_batch(lengths: tuple[int, ...], seed: int = 0) -> DialogueBatch:
     mask = torch.rand(n, 3, generator=generator) < 0.6
     mask[torch.arange(n), torch.randint(3, (n,), generator=generator)] = True
     start = torch.arange(n) * 3.0 + torch.rand(n, generator=generator)
+    text, audio, vision = (torch.randn(n, width, generator=generator) for width in WIDTHS)
     return DialogueBatch(
-        *(torch.randn(n, width, generator=generator) for width in WIDTHS),
+        text=text,
+        audio=audio,
+        vision=vision,
         mask=mask,
         start=start,
         end=start + 2.0,
@@ -106,36 +110,45 @@ def test_missing_is_not_zeros() -> None:
     assert not torch.allclose(model(zeros).logits, model(without).logits, atol=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 1000),
-    cut=st.integers(1, 7),
-    scale=st.floats(0.01, 100.0),
-    speaker=st.integers(-1, 4),
-    later=st.floats(0.0, 500.0),
-)
-def test_causal_the_future_changes_nothing(seed: int, cut: int, scale: float, speaker: int, later: float) -> None:
+# Shrinking a failure of a network takes minutes and tells nothing more.
+QUICK = settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+
+
+def change_after(batch: DialogueBatch, cut: int, other: DialogueBatch) -> DialogueBatch:
+    """``batch`` up to ``cut``, then ``other``."""
+    return DialogueBatch(**{name: torch.cat([t[:cut], vars(other)[name][cut:]]) for name, t in vars(batch).items()})
+
+
+@QUICK
+@given(seed=st.integers(0, 1000), cut=st.integers(1, 7), scale=st.floats(0.01, 100.0), later=st.floats(0.0, 500.0))
+def test_causal_later_vectors_and_times_change_no_bit(seed: int, cut: int, scale: float, later: float) -> None:
     model = make_model()
-    batch = make_batch((8,), seed)
-    other = make_batch((8,), seed + 1)
-    after = torch.arange(8) >= cut
-    changed = replace(
-        batch,
-        **{
-            name: torch.where(after.unsqueeze(1), getattr(other, name) * scale, getattr(batch, name))
-            for name in ("text", "audio", "vision")
-        },
-        mask=torch.where(after.unsqueeze(1), other.mask, batch.mask),
-        start=torch.where(after, batch.start + later, batch.start),
-        end=torch.where(after, batch.end + later, batch.end),
-        speaker=torch.where(after, torch.full((8,), speaker), batch.speaker),
+    batch, other = make_batch((8,), seed), make_batch((8,), seed + 1)
+    other = replace(
+        other,
+        **{name: getattr(other, name) * scale for name in ("text", "audio", "vision")},
+        mask=batch.mask,
+        speaker=batch.speaker,
+        start=other.start + later,
+        end=other.end + later,
     )
-    plain, moved = model(batch), model(changed)
+    plain, moved = model(batch), model(change_after(batch, cut, other))
     assert not torch.equal(plain.logits[cut:], moved.logits[cut:])
     assert torch.equal(plain.logits[:cut], moved.logits[:cut])
     assert torch.equal(plain.contributions[:cut], moved.contributions[:cut])
     before = plain.context_index[1] < cut
     assert torch.equal(plain.context_weight[before], moved.context_weight[before])
+
+
+@QUICK
+@given(seed=st.integers(0, 1000), cut=st.integers(1, 7))
+def test_causal_later_modalities_and_speakers_change_nothing(seed: int, cut: int) -> None:
+    """With other edges the matrix products have other sizes, and a CPU may round them otherwise: no more than that."""
+    model = make_model()
+    batch, other = make_batch((8,), seed), make_batch((8,), seed + 1)
+    plain, moved = model(batch), model(change_after(batch, cut, other))
+    torch.testing.assert_close(plain.logits[:cut], moved.logits[:cut], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(plain.contributions[:cut], moved.contributions[:cut], atol=1e-6, rtol=1e-5)
 
 
 def test_causal_output_is_that_of_the_talk_so_far() -> None:
@@ -168,7 +181,7 @@ def test_full_context_sees_the_future() -> None:
 
 
 @pytest.mark.parametrize("context", ["causal", "full"])
-def test_a_batch_equals_each_dialogue_alone(context: str) -> None:
+def test_a_batch_equals_each_dialogue_alone(context: Literal["causal", "full"]) -> None:
     model = make_model(replace(SMALL, context=context))
     batch = make_batch((5, 1, 7, 2))
     together = model(batch)
@@ -218,10 +231,12 @@ def test_pairs_and_their_features() -> None:
 
 def test_every_parameter_learns() -> None:
     model = make_model().train()
-    batch = make_batch((9, 9, 9))
+    batch = make_batch((40,))
+    # All relations must have nodes with two edges or more: attention over one edge has nothing to learn.
+    batch = replace(batch, mask=torch.ones(40, 3, dtype=torch.bool), speaker=(torch.arange(40) // 10 % 2) - 1)
+    batch.speaker[20:] = torch.arange(20) // 2 % 2
     model(batch).logits.square().sum().backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    # A softmax does not change when its input moves as a whole, so biases and single-edge scores may not learn: none.
     assert idle == []
 
 
@@ -246,7 +261,7 @@ def test_probabilities_use_the_temperature() -> None:
         ({"dropout": 1.0}, "dropout"),
     ],
 )
-def test_config_refuses(setting: dict[str, object], says: str) -> None:
+def test_config_refuses(setting: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         replace(SMALL, **setting)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from synctva_ros.network.enhancement import Projection
 from synctva_ros.network.synctva import DialogueBatch, SyncTVA, SyncTVAConfig
 from synctva_ros.network.weights import Description, WeightsError, load, save
 
@@ -33,7 +34,9 @@ def folder(tmp_path: Path) -> Path:
 def test_round_trip(folder: Path) -> None:
     torch.manual_seed(0)
     model = SyncTVA(CONFIG)
-    model.projection[0].fit(torch.randn(10, 6) * 3)
+    projection = model.projection[0]
+    assert isinstance(projection, Projection)
+    projection.fit(torch.randn(10, 6) * 3)
     model.temperature = 0.9
     save(model, folder / "new" / "deeper", ABOUT)
     loaded, description = load(folder / "new" / "deeper")
@@ -41,8 +44,11 @@ def test_round_trip(folder: Path) -> None:
     assert loaded.config == CONFIG
     assert loaded.temperature == 0.9
     assert not loaded.training
+    text, audio, vision = (torch.randn(3, width) for width in CONFIG.widths)
     batch = DialogueBatch(
-        *(torch.randn(3, width) for width in CONFIG.widths),
+        text=text,
+        audio=audio,
+        vision=vision,
         mask=torch.ones(3, 3, dtype=torch.bool),
         start=torch.arange(3.0),
         end=torch.arange(3.0) + 0.5,
