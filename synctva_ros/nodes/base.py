@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 
 #: Sound: reliable. A source must never be stopped by a slow subscriber, so it keeps the last chunks only; a consumer
 #: keeps all, so nothing is overwritten before it was taken.
@@ -115,8 +117,15 @@ class PerceptionNode(LifecycleNode):
         return publisher
 
     def subscribe(self, message: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Any:
-        """Create a subscription that lives until the node is deactivated."""
-        subscription = self.create_subscription(message, topic, callback, qos)
+        """Create a subscription that lives until the node is deactivated; what the callback raises is logged."""
+
+        def guarded(received: Any) -> None:
+            try:
+                callback(received)
+            except Exception as error:  # one bad message must not end the process
+                self.report_error(error)
+
+        subscription = self.create_subscription(message, topic, guarded, qos)
         self._entities.append((self.destroy_subscription, subscription))
         return subscription
 
@@ -279,15 +288,24 @@ class PerceptionNode(LifecycleNode):
 
 def run_node(node_class: Callable[[], PerceptionNode], args: Sequence[str] | None = None) -> None:
     """Spin one node until it is told to stop: the ``main`` of every node's executable."""
-    rclpy.init(args=list(args) if args is not None else sys.argv)
+    try:
+        # rclpy's own signal handlers end the context at once: what is being said could not be published any more.
+        rclpy.init(args=list(args) if args is not None else sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # a parameter file that is no such file, --ros-args that are none
+        sys.exit(f"not started: {error}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     node = node_class()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        executor.spin()
+        while True:
+            executor.spin_once(timeout_sec=0.1)  # Python sees a signal only when this returns
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        # Both the terminal and ros2 launch send SIGINT: the second one must not cut the taking down short.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         node.shut_down()
         executor.shutdown()
         node.destroy_node()

@@ -80,13 +80,13 @@ class Graph:
         self._spinner = threading.Thread(target=self._spin, name="executor", daemon=True)
 
     def start(self) -> None:
-        """Configure and activate all nodes, the sources last.
+        """Configure all nodes, the sources first (a bad file is told before models are loaded), then activate them.
 
         Raises:
             GraphError: a node refused; its log says why.
 
         """
-        for name, node in self.nodes.items():
+        for name, node in reversed(self.nodes.items()):
             if node.trigger_configure() != TransitionCallbackReturn.SUCCESS:
                 raise GraphError(f"{name}: {node.refusal or 'could not be configured'}")
         self._spinner.start()
@@ -102,6 +102,8 @@ class Graph:
             GraphError: answers have stopped coming.
 
         """
+        if not self._spinner.is_alive():
+            raise GraphError("the executor has ended; the error above says why")
         media: Any = self.nodes.get("media")
         utterance = self.nodes["utterance"]
         assert isinstance(utterance, UtteranceNode)

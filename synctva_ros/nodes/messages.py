@@ -286,7 +286,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, float | np.floating):
         # float32 fields: seven digits say all there is, and are readable.
-        return None if math.isnan(value) else float(f"{float(value):.7g}") if abs(value) < 1e6 else float(value)
+        number = float(value)
+        return None if not math.isfinite(number) else float(f"{number:.7g}") if abs(number) < 1e6 else number
     return value
 
 
@@ -312,18 +313,22 @@ def image_from_msg(message: Image) -> NDArray[np.uint8]:
 
     """
     height, width, step = message.height, message.width, message.step
+    order: tuple[int, ...] = ()
     if message.encoding in YUV422:
-        kind, channels, order = "u1", 2, (0, 1)
+        kind, channels = "u1", 2
     elif message.encoding in ENCODINGS:
         kind, channels, order = ENCODINGS[message.encoding]
     else:
         known = ", ".join([*ENCODINGS, *YUV422])
-        raise ValueError(f"image encoding {message.encoding!r} is not supported; have the driver publish one of: {known}")
+        raise ValueError(
+            f"image encoding {message.encoding!r} is not supported; have the driver publish one of: {known}"
+        )
     size = np.dtype(kind).itemsize
     row = width * channels * size
-    if height == 0 or width == 0 or step < row or len(message.data) < step * (height - 1) + row:
+    halved = message.encoding in YUV422 and width % 2 != 0  # two pixels share their colour
+    if height == 0 or width == 0 or halved or step < row or len(message.data) < step * (height - 1) + row:
         raise ValueError(
-            f"image of {width}×{height} {message.encoding} with step {step} and {len(message.data)} bytes "
+            f"image of {width}x{height} {message.encoding} with step {step} and {len(message.data)} bytes "
             f"does not fit together: a row takes {row} bytes"
         )
     data = np.frombuffer(message.data, np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -42,7 +43,6 @@ class Worker(Generic[T]):
         self._on_error = on_error
         self._prepare = prepare
         self._stop = threading.Event()
-        self._working = False
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -55,7 +55,7 @@ class Worker(Generic[T]):
     @property
     def busy(self) -> bool:
         """Whether an item is in work or waits."""
-        return self._working or not self._queue.empty()
+        return self._queue.unfinished_tasks > 0
 
     def put(self, item: T) -> bool:
         """Queue an item; return whether nothing had to be dropped for it."""
@@ -69,18 +69,15 @@ class Worker(Generic[T]):
                 if not self._latest_wins:
                     return False
                 kept = False
-                try:
+                with contextlib.suppress(queue.Empty):
                     self._queue.get_nowait()
-                except queue.Empty:
-                    pass
+                    self._queue.task_done()
 
     def stop(self) -> None:
         """End the thread after the item in work; what still waits is given up."""
         self._stop.set()
-        try:
-            self._queue.put_nowait(_Stop())  # wakes a waiting thread; a full queue wakes it by itself
-        except queue.Full:
-            pass
+        with contextlib.suppress(queue.Full):  # a full queue wakes the thread by itself
+            self._queue.put_nowait(_Stop())
         self._thread.join()
 
     def _run(self) -> None:
@@ -89,10 +86,9 @@ class Worker(Generic[T]):
             item = self._queue.get()
             if self._stop.is_set() or isinstance(item, _Stop):
                 return
-            self._working = True
             try:
                 self._work(item)
             except Exception as error:  # whatever it is, the next item has a right to be worked on
                 self._on_error(error)
             finally:
-                self._working = False
+                self._queue.task_done()

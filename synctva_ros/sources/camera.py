@@ -113,7 +113,7 @@ class Camera:
         # A file must be slowed down to its own speed; a camera is as fast as it is.
         file_period = 1.0 / (capture.get(cv2.CAP_PROP_FPS) or 25.0) if self._is_file else 0.0
         given = False
-        next_due = time.monotonic()
+        next_due = next_frame = time.monotonic()
         while not self._stop.is_set() and capture.grab():
             now = time.monotonic()
             if now >= next_due:
@@ -123,12 +123,13 @@ class Camera:
                 if not self.connected:
                     self.connected = True
                     backoff.reset()
-                    self._report(f"camera {self._device!r} is open: {image.shape[1]}×{image.shape[0]}")
+                    self._report(f"camera {self._device!r} is open: {image.shape[1]}x{image.shape[0]}")
                 self._give(image)
                 given = True
                 next_due = max(next_due + self._period, now)
             if file_period:
-                self._stop.wait(file_period)
+                next_frame = max(next_frame + file_period, now)  # decoding takes a part of the period
+                self._stop.wait(next_frame - time.monotonic())
         return given
 
     def _give(self, image: NDArray[np.uint8]) -> None:

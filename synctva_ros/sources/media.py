@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,10 @@ from synctva_ros.types import NANOSECONDS, AudioChunk, FloatArray
 
 #: A frame that comes this much later than the samples before it end is behind a hole in the file [ns].
 JUMP = NANOSECONDS // 10
+#: A file that ends this much before the length that it announces is not whole [s].
+MISSING = 1.0
+#: FFmpeg takes plain text and arbitrary bytes for pictures of a terminal.
+NOT_VIDEO = ("ansi", "bintext", "idf", "xbin")
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,10 @@ class MediaFile:
         self._chunk = chunk
         self._video_rate = video_rate
         self._warn = warn
+        self._reached = 0  # up to which time the file has been decoded [ns]
+        self._damage_said = False
         if not self.path.is_file():
-            raise SourceError(f"{self.path}: there is no such file")
+            raise SourceError(f"{self.path}: " + ("is not a file" if self.path.exists() else "there is no such file"))
         try:
             with av.open(str(self.path)) as container:
                 # Streams of a container need not begin at 0, nor together: its own start is the file's zero.
@@ -59,9 +66,16 @@ class MediaFile:
                 self.duration = None if container.duration is None else container.duration / av.time_base
                 self.has_audio = bool(container.streams.audio)
                 # The cover picture of a song is a video stream too.
-                videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-                self.has_video = bool(videos)
-                self._video_index = videos[0].index if videos else -1
+                self._video_index = next(
+                    (
+                        index
+                        for index, stream in enumerate(container.streams.video)
+                        if not stream.disposition & av.stream.Disposition.attached_pic
+                        and stream.codec_context.name not in NOT_VIDEO
+                    ),
+                    -1,
+                )
+                self.has_video = self._video_index >= 0
         except (av.error.FFmpegError, OSError) as error:
             raise SourceError(
                 f"{self.path}: cannot be read as a media file ({getattr(error, 'strerror', None) or error}); "
@@ -78,12 +92,27 @@ class MediaFile:
         The last item is an empty chunk with ``end_of_stream`` if there was sound. A damaged file ends early, with a
         warning.
         """
+        self._reached, self._damage_said = 0, False
         parts: list[Iterator[AudioChunk | Picture]] = []
         if self.has_audio:
             parts.append(self._audio(origin))
         if self.has_video and self._video_rate > 0:
             parts.append(self._video(origin))
-        yield from heapq.merge(*parts, key=lambda item: item.stamp)
+        last: AudioChunk | None = None
+        for item in heapq.merge(*parts, key=lambda item: item.stamp):
+            if isinstance(item, AudioChunk) and item.end_of_stream:
+                last = item  # pictures may come after the sound
+            else:
+                yield item
+        everything = self._video_rate > 0 or not self.has_video  # else the pictures may make up the rest
+        missing = (self.duration or 0.0) - self._reached / NANOSECONDS
+        if everything and missing > MISSING and not self._damage_said:
+            self._warn(
+                f"{self.path}: it ends {missing:.1f} s before the length of {self.duration:.1f} s that it announces; "
+                "the file seems to be cut off"
+            )
+        if last is not None:
+            yield last
 
     def _audio(self, origin: int) -> Iterator[AudioChunk]:
         import av
@@ -107,7 +136,7 @@ class MediaFile:
                         stamp = at
                     for converted in resampler.resample(frame):
                         rate, channels = converted.sample_rate, converted.layout.nb_channels
-                        pending.append(converted.to_ndarray().reshape(-1, channels))
+                        pending.append(cast(FloatArray, converted.to_ndarray()).reshape(-1, channels))
                     length = max(round(self._chunk * rate), 1)
                     samples = np.concatenate(pending) if pending else np.zeros((0, channels), np.float32)
                     whole = len(samples) - len(samples) % length
@@ -116,26 +145,33 @@ class MediaFile:
                         sequence += 1
                         stamp += round(length * NANOSECONDS / rate)
                     pending = [samples[whole:]]
-        except (av.error.FFmpegError, OSError) as error:
+                    self._reached = max(self._reached, stamp - origin)
+        except (av.error.FFmpegError, OSError, ValueError) as error:  # ValueError: another format midway
             self._damaged("sound", stamp - origin, error)
         samples = np.concatenate(pending) if pending else np.zeros((0, channels), np.float32)
-        yield AudioChunk(self.stream_id, sequence, stamp, rate, samples, end_of_stream=True)
+        if len(samples):
+            yield AudioChunk(self.stream_id, sequence, stamp, rate, samples)
+            sequence += 1
+            stamp += round(len(samples) * NANOSECONDS / rate)
+        nothing = np.zeros((0, channels), np.float32)
+        yield AudioChunk(self.stream_id, sequence, stamp, rate, nothing, end_of_stream=True)
 
     def _video(self, origin: int) -> Iterator[Picture]:
         import av
 
-        due = -1.0
+        due: float | None = None
         time = 0.0
         try:
             with av.open(str(self.path)) as container:
-                stream = container.streams[self._video_index]
+                stream = container.streams.video[self._video_index]
                 stream.thread_type = "NONE"  # decoding threads would take the cores from the models
                 for frame in container.decode(stream):
                     time = (frame.time or 0.0) - self._start
-                    if time + 1e-3 < due:
+                    self._reached = max(self._reached, round(time * NANOSECONDS))
+                    if due is not None and time + 1e-3 < due:
                         continue
-                    due = max(due, time) + 1.0 / self._video_rate if due >= 0 else time + 1.0 / self._video_rate
-                    image = frame.to_ndarray(format="bgr24")
+                    due = max((time if due is None else due) + 1.0 / self._video_rate, time)
+                    image = cast(NDArray[np.uint8], frame.to_ndarray(format="bgr24"))
                     if frame.rotation % 360:
                         image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
                     yield Picture(origin + round(time * NANOSECONDS), image)
@@ -143,5 +179,6 @@ class MediaFile:
             self._damaged("video", round(time * NANOSECONDS), error)
 
     def _damaged(self, what: str, position: int, error: Exception) -> None:
+        self._damage_said = True
         reason = getattr(error, "strerror", None) or error
         self._warn(f"{self.path}: the {what} is damaged after {position / NANOSECONDS:.1f} s ({reason}); it ends there")

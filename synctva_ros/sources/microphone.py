@@ -59,12 +59,13 @@ def adc_stamp(now: int, current: float, adc: float, frames: int, sample_rate: in
         frames: number of samples per channel in the buffer.
         sample_rate: [Hz].
 
-    Without a usable ADC time the buffer is taken to have ended just now.
+    Without a usable ADC time the buffer is taken to have ended just now; it cannot have ended later.
 
     """
+    shortest = frames / sample_rate
     age = current - adc
-    if adc <= 0.0 or not 0.0 <= age <= PLAUSIBLE:
-        age = frames / sample_rate
+    if adc <= 0.0 or not shortest <= age <= PLAUSIBLE:
+        age = shortest
     return now - round(age * NANOSECONDS)
 
 
@@ -127,7 +128,8 @@ class Microphone:
             try:
                 if not first:
                     # PortAudio lists the devices once; only a restart sees one that was plugged in again.
-                    self._sounddevice._terminate()
+                    if self._sounddevice._initialized:  # not so when the last restart got only half-way
+                        self._sounddevice._terminate()
                     self._sounddevice._initialize()
                 first = False
                 self._read(backoff)
@@ -153,22 +155,33 @@ class Microphone:
             dtype="float32",
             callback=self._callback,
         ) as stream:
+            sequence = -1
             last = time.monotonic()
-            while not self._stop.is_set():
-                try:
-                    sequence, stamp, samples = self._queue.get(timeout=0.1)
-                except queue.Empty:
-                    if not stream.active or time.monotonic() - last > SILENT_AFTER:
-                        raise ValueError("the device stopped giving sound (unplugged?)") from None
-                    continue
-                last = time.monotonic()
-                if not self.connected:
-                    self.connected = True
-                    backoff.reset()
-                    name = self._sounddevice.query_devices(stream.device)["name"]
-                    self._report(f"microphone {name!r} is open: {self._sample_rate} Hz, {self._channels} channel(s)")
-                self.counters.chunks += 1
-                self._on_chunk(AudioChunk(stream_id, sequence, stamp, self._sample_rate, samples))
+            try:
+                while not self._stop.is_set():
+                    try:
+                        sequence, stamp, samples = self._queue.get(timeout=0.1)
+                    except queue.Empty:
+                        if not stream.active or time.monotonic() - last > SILENT_AFTER:
+                            raise ValueError("the device stopped giving sound (unplugged?)") from None
+                        continue
+                    last = time.monotonic()
+                    if not self.connected:
+                        self.connected = True
+                        backoff.reset()
+                        name = self._sounddevice.query_devices(stream.device)["name"]
+                        what = f"{self._sample_rate} Hz, {self._channels} channel(s)"
+                        self._report(f"microphone {name!r} is open: {what}")
+                    self.counters.chunks += 1
+                    self._on_chunk(AudioChunk(stream_id, sequence, stamp, self._sample_rate, samples))
+            finally:
+                if sequence >= 0:  # so that what was being said when the device went is not kept waiting
+                    nothing = np.zeros((0, self._channels), np.float32)
+                    self._on_chunk(
+                        AudioChunk(
+                            stream_id, sequence + 1, self._clock(), self._sample_rate, nothing, end_of_stream=True
+                        )
+                    )
 
     def _callback(self, data: FloatArray, frames: int, when: Any, status: Any) -> None:
         """Run on PortAudio's thread, so it only copies."""

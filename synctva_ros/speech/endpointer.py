@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from synctva_ros.speech.stream import SAMPLE_RATE, SampleStream, StreamCounters
+from synctva_ros.speech.stream import SAMPLE_RATE, Run, SampleStream, StreamCounters
 from synctva_ros.types import NANOSECONDS, AudioChunk, EndedBy, FloatArray, Utterance
 
 FRAME = SAMPLE_RATE // 100  # webrtcvad takes 10, 20 or 30 ms; the shortest gives the finest end of speech
@@ -49,6 +49,8 @@ class EndpointerConfig:
                 raise ValueError(f"{item.name} is {value}; it must be a number that is not negative")
         if self.aggressiveness not in (0, 1, 2, 3):
             raise ValueError(f"aggressiveness is {self.aggressiveness}; webrtcvad knows 0, 1, 2 and 3")
+        if not 0 < self.start_ratio <= 1:
+            raise ValueError(f"start_ratio is {self.start_ratio}; it must be a share above 0 and up to 1")
         if self.stop_ratio > self.start_ratio:
             raise ValueError(f"stop_ratio ({self.stop_ratio}) must not be above start_ratio ({self.start_ratio})")
         if self.max_duration <= self.min_duration:
@@ -72,7 +74,6 @@ class _Frame:
     samples: FloatArray
     voiced: bool
     level: float  # [dB], full scale is 0
-    sequence: int
 
 
 class Endpointer:
@@ -100,7 +101,7 @@ class Endpointer:
         self._vad = webrtcvad.Vad(self.config.aggressiveness)
         self._gate: tuple[int, int | None] | None = None  # (from, to) [ns]
         self._stream: SampleStream | None = None
-        self._count = 0
+        self._count = 0  # of all streams: a stream that is taken up again must not use an id again
         self._ended: deque[str] = deque(maxlen=8)
         self._mixed = False
         self._clear()
@@ -124,25 +125,24 @@ class Endpointer:
                 self._warn(f"stream {chunk.stream_id} goes on after its end; do two sources publish on one topic?")
             return found
         if self._stream is None or self._stream.stream_id != chunk.stream_id:
+            if self._stream is not None:
+                self._ended.append(self._stream.stream_id)
             found += self.flush()
             self._stream = SampleStream(chunk.stream_id, self._warn)
-            self._count = 0
         for run in self._stream.push(chunk):
-            if run.gap:
-                found += self._bridge(run.position, run.gap, run.sequence)
-            found += self._feed(run.samples, run.position, run.sequence)
+            found += self._feed(run)
         if chunk.end_of_stream:
+            self._ended.append(chunk.stream_id)
             found += self.flush()
         return found
 
     def flush(self) -> list[Utterance]:
-        """End the stream: what is being said now is an utterance too."""
+        """End the utterance that is being spoken and forget the stream, which may go on later."""
         found: list[Utterance] = []
         if self._stream is not None:
             for run in self._stream.flush():
-                found += self._feed(run.samples, run.position, run.sequence)
+                found += self._feed(run)
             found += self._end(EndedBy.END_OF_STREAM)
-            self._ended.append(self._stream.stream_id)
         self._clear()
         self._stream = None
         return found
@@ -164,32 +164,33 @@ class Endpointer:
         self._noise: deque[float] = deque(maxlen=200)  # levels of the last 2 s without speech
         self._frames: list[_Frame] = []
         self._start: int | None = None  # index in _frames of the first frame of speech
+        self._continues = False  # whether that is the rest of an utterance that was split
         self._last_voiced = 0
 
-    def _bridge(self, position: int, gap: float, sequence: int) -> list[Utterance]:
-        """Put silence for a short gap, end the utterance at a long one."""
-        if gap <= self.config.max_gap:
+    def _feed(self, run: Run) -> list[Utterance]:
+        """Cut a run into frames, after silence for a short gap; a long one ends the utterance."""
+        found: list[Utterance] = []
+        samples, position = run.samples, run.position
+        if run.gap > self.config.max_gap:
+            found += self._end(EndedBy.GAP)
+            noise = self._noise
+            self._clear()
+            self._noise = noise
+        elif run.gap > 0.0:
             at = self._rest_position + len(self._rest)
-            return self._feed(np.zeros(max(position - at, 0), np.float32), at, sequence)
-        found = self._end(EndedBy.GAP)
-        noise = self._noise
-        self._clear()
-        self._noise = noise
-        return found
-
-    def _feed(self, samples: FloatArray, position: int, sequence: int) -> list[Utterance]:
+            samples = np.concatenate([np.zeros(max(position - at, 0), np.float32), samples])
+            position = at
         if not len(self._rest):
             self._rest_position = position
         buffer = np.concatenate([self._rest, samples]) if len(self._rest) else samples
-        found: list[Utterance] = []
         whole = len(buffer) - len(buffer) % FRAME
         for offset in range(0, whole, FRAME):
-            found += self._frame(buffer[offset : offset + FRAME], self._rest_position + offset, sequence)
+            found += self._frame(buffer[offset : offset + FRAME], self._rest_position + offset)
         self._rest = buffer[whole:].copy()
         self._rest_position += whole
         return found
 
-    def _frame(self, samples: FloatArray, position: int, sequence: int) -> list[Utterance]:
+    def _frame(self, samples: FloatArray, position: int) -> list[Utterance]:
         if self._is_gated(position):
             self.counters.gated_seconds += FRAME_SECONDS
             found = self._end(EndedBy.GATED)
@@ -201,7 +202,7 @@ class Endpointer:
         voiced = rms >= self.config.min_level and self._vad.is_speech(pcm, SAMPLE_RATE)
         level = 20.0 * float(np.log10(max(rms, 1e-6)))
         self._window.append(voiced)
-        self._frames.append(_Frame(position, samples, voiced, level, sequence))
+        self._frames.append(_Frame(position, samples, voiced, level))
         ratio = sum(self._window) / WINDOW
         if self._start is None:
             return self._idle(ratio, voiced, level)
@@ -234,7 +235,7 @@ class Endpointer:
         silence = (len(self._frames) - 1 - self._last_voiced) * FRAME_SECONDS
         if silence >= self.config.hangover:
             return self._end(EndedBy.PAUSE)
-        if (len(self._frames) - self._start) * FRAME_SECONDS >= self.config.max_duration:
+        if (self._last_voiced + 1 - self._start) * FRAME_SECONDS >= self.config.max_duration:
             return self._split()
         return []
 
@@ -245,9 +246,10 @@ class Endpointer:
         smooth = np.convolve(levels, np.ones(5) / 5, mode="same")[2:-2]
         cut = len(self._frames) - span + 2 + int(np.argmin(smooth))
         self.counters.split += 1
-        utterance = self._utterance(self._start, cut, cut, EndedBy.SPLIT)
+        utterance = self._utterance(min(self._edges()[0], cut - 1), cut, cut, EndedBy.SPLIT)
         del self._frames[:cut]
         self._start = 0
+        self._continues = True
         self._last_voiced = max(self._last_voiced - cut, 0)
         return [utterance]
 
@@ -258,7 +260,8 @@ class Endpointer:
         start, end = self._edges()
         found: list[Utterance] = []
         voiced = sum(frame.voiced for frame in self._frames[self._start : self._last_voiced + 1]) * FRAME_SECONDS
-        if voiced >= self.config.min_duration:
+        # What a split left over belongs to something longer, however short it is.
+        if voiced >= (FRAME_SECONDS if self._continues else self.config.min_duration):
             tail = min(end + round(self.config.hangover / FRAME_SECONDS), len(self._frames))
             found.append(self._utterance(start, end, tail, why))
         else:
@@ -266,6 +269,7 @@ class Endpointer:
         keep = round(self.config.pre_roll / FRAME_SECONDS) + WINDOW
         del self._frames[: max(len(self._frames) - keep, end)]
         self._start = None
+        self._continues = False
         self._window.clear()
         return found
 
@@ -300,8 +304,8 @@ class Endpointer:
         return Utterance(
             utterance_id=identity,
             stream_id=self._stream.stream_id,
-            first_sequence=frames[0].sequence,
-            last_sequence=frames[-1].sequence,
+            first_sequence=self._stream.sequence_at(frames[0].position),
+            last_sequence=self._stream.sequence_at(frames[-1].position + FRAME - 1),
             start=self._stream.stamp_at(at),
             end=self._stream.stamp_at(until),
             stream_start=at / SAMPLE_RATE,

@@ -257,7 +257,6 @@ class SampleStream:
         """Give on the last 15 to 50 ms, which the resampler's filter holds back, before the sound breaks off."""
         if self._resampler is not None:
             converted = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-            converted = converted[: max(round(self._expected) - self._position, 0)]
             self._resampler = None
             if len(converted):
                 yield Run(self._position, converted, 0.0)

@@ -17,6 +17,8 @@ COMPUTE_TYPES = {
     "cuda": ("float16", "int8_float16", "bfloat16", "float32"),
     "cpu": ("int8", "int8_float32", "float32"),
 }
+#: What a folder must hold to be loaded without asking the network.
+MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
 #: Text that gzip shrinks by more than this repeats itself: Whisper's own sign of a loop (OpenAI's default).
 MAX_COMPRESSION_RATIO = 2.4
 
@@ -95,6 +97,14 @@ class Transcriber:
                 f"(OWNER/NAME) or one of: {known}"
             )
             return
+        missing = [part for part in MODEL_FILES if is_folder and not (Path(name).expanduser() / part).is_file()]
+        if missing:
+            # Without a tokenizer faster-whisper would ask the network for one.
+            self._warn(
+                f"utterances will have no words: the folder {name!r} is no faster-whisper model; "
+                f"it lacks {', '.join(missing)}"
+            )
+            return
         problems: list[str] = []
         for device, compute_type in choose_compute(self.config.device, self.config.compute_type):
             try:
@@ -119,8 +129,10 @@ class Transcriber:
                 self._warn(f"Whisper runs on {device}: " + ("; ".join(problems) or "CTranslate2 finds no CUDA device"))
             return
         remedy = (
-            "give a folder that holds a faster-whisper model (model.bin, config.json, tokenizer.json)"
+            f"give a folder that holds a faster-whisper model ({', '.join(MODEL_FILES)})"
             if is_folder
+            else "check the network, or set model to a folder"
+            if self.config.download
             else "set the parameter download to true once while there is a network, or set model to a folder"
         )
         self._warn(

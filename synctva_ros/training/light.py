@@ -49,8 +49,10 @@ VALIDATION_ACTORS = ("17", "18", "19", "20")
 #: Which modalities a dialogue has in training, and how often.
 SUBSETS = {"T": 0.4, "TA": 0.12, "TV": 0.12, "TAV": 0.12, "A": 0.08, "V": 0.08, "AV": 0.08}
 DIALOGUES_PER_STEP = 24
-CLIPS_PER_STEP = 64
-# Noise added to voice and face vectors, in standard deviations of the training data.
+VOICES_PER_STEP = 64
+FACES_PER_STEP = 160
+DROPOUT = 0.4
+# Noise added to all vectors, in standard deviations of the training data.
 NOISE = 0.2
 
 
@@ -256,17 +258,17 @@ def steps(
 ) -> Iterator[tuple[DialogueBatch, torch.Tensor]]:
     """One epoch: every dialogue once, in batches, each with voices and faces alone beside them."""
     order = rng.permutation(len(talks))
-    noise = [NOISE * torch.from_numpy(pool.vectors.std(0)) for pool in (voices, faces)]
+    noise = [NOISE * torch.from_numpy(vectors.std(0)) for vectors in (text, voices.vectors, faces.vectors)]
     for first in range(0, len(order), DIALOGUES_PER_STEP):
         chosen = [talks[i] for i in order[first : first + DIALOGUES_PER_STEP]]
         batch, labels = joined(
             [
                 talk_batch(chosen, text, voices, faces, rng),
-                single_batch(voices.balanced(CLIPS_PER_STEP, rng), 1, widths),
-                single_batch(faces.balanced(CLIPS_PER_STEP, rng), 2, widths),
+                single_batch(voices.balanced(VOICES_PER_STEP, rng), 1, widths),
+                single_batch(faces.balanced(FACES_PER_STEP, rng), 2, widths),
             ]
         )
-        for vectors, scale in zip((batch.audio, batch.vision), noise, strict=True):
+        for vectors, scale in zip((batch.text, batch.audio, batch.vision), noise, strict=True):
             vectors += scale * torch.randn_like(vectors)
         yield batch, labels
 
@@ -318,7 +320,7 @@ def train(data: Path, out: Path, cache: Path, epochs: int, seed: int) -> dict[st
     print(f"{len(meld)} + {len(daily)} dialogues, {len(voices.labels)} voices, {len(faces.labels)} faces", flush=True)
 
     widths = (words.width, voice.width, face.width)
-    model = SyncTVA(SyncTVAConfig(widths=widths, classes=len(EMOTIONS)))
+    model = SyncTVA(SyncTVAConfig(widths=widths, classes=len(EMOTIONS), dropout=DROPOUT))
     for projection, vectors in zip(model.projection, (text, voices.vectors, faces.vectors), strict=True):
         projection.fit(torch.from_numpy(vectors))  # type: ignore[operator]
     composed = {
@@ -335,7 +337,7 @@ def train(data: Path, out: Path, cache: Path, epochs: int, seed: int) -> dict[st
     frequency = np.bincount(np.concatenate([talk.labels for talk in talks]), minlength=len(EMOTIONS))
     weight = torch.from_numpy(np.sqrt(frequency.mean() / frequency)).float()
     per_epoch = -(-len(talks) // DIALOGUES_PER_STEP)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=epochs * per_epoch)
     best_score, best_epoch, best_state = -1.0, 0, model.state_dict()
     for epoch in range(1, epochs + 1):
@@ -343,7 +345,7 @@ def train(data: Path, out: Path, cache: Path, epochs: int, seed: int) -> dict[st
         for batch, wanted in steps(talks, text, voices, faces, widths, rng):
             loss = cross_entropy(model(batch).logits, wanted, weight=weight)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -388,7 +390,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with erc/, speech_emotion/ and faces/")
     parser.add_argument("--out", type=Path, required=True, help="where model.safetensors and model.json go")
     parser.add_argument("--cache", type=Path, required=True, help="where encoded vectors are kept between runs")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -67,11 +67,13 @@ OTHER_SPEECH = 4000
 NOISES = 1000
 LONG_RECORDINGS = 120
 
-STEPS = 4000
+STEPS = 3000
 BATCH_FRAMES = 8_000
 #: Positions of the padding that stand for all of it while training.
 PADDING_POSITIONS = 48
-LEARNING_RATE = 3e-3
+#: The part of the training in which the weight of the padding rises to its own.
+PADDING_RISE = 0.4
+LEARNING_RATE = 2e-3
 CTC_WEIGHT = 0.3
 #: Above this probability of no speech a transcript is not believed; faster-whisper's default.
 NO_SPEECH_THRESHOLD = 0.6
@@ -198,7 +200,7 @@ class Example:
 
     features: NDArray[np.float16]
     sentence: str | None
-    letters: str | None
+    phonemes: tuple[str, ...] | None
 
 
 def normalise(text: str) -> str:
@@ -325,6 +327,18 @@ def build_tokenizer(texts: Sequence[str]) -> tokenizers.Tokenizer:
     return tokenizer
 
 
+def token_id(tokenizer: tokenizers.Tokenizer, token: str) -> int:
+    """The id of a token.
+
+    Raises:
+        ValueError: The tokenizer does not have it.
+    """
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise ValueError(f"the tokenizer has no token {token!r}")
+    return found
+
+
 def check_tokenizer(tokenizer: tokenizers.Tokenizer) -> None:
     """Makes sure that every sentence survives the tokenizer and faster-whisper's suppressed tokens.
 
@@ -347,7 +361,7 @@ def build_model(tokenizer: tokenizers.Tokenizer) -> WhisperForConditionalGenerat
     """A Whisper of ``LAYERS`` and ``WIDTH`` for the tokenizer, with fresh weights."""
     from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
-    end, start = tokenizer.token_to_id("<|endoftext|>"), tokenizer.token_to_id("<|startoftranscript|>")
+    end, start = token_id(tokenizer, "<|endoftext|>"), token_id(tokenizer, "<|startoftranscript|>")
     config = WhisperConfig(
         vocab_size=tokenizer.get_vocab_size() + TIMESTAMP_TOKENS,
         num_mel_bins=MEL_BINS,
@@ -361,7 +375,7 @@ def build_model(tokenizer: tokenizers.Tokenizer) -> WhisperForConditionalGenerat
         max_source_positions=FULL_FRAMES // 2,
         max_target_positions=CONTEXT,
         dropout=0.0,
-        init_std=0.05,
+        init_std=0.1,
         pad_token_id=end,
         bos_token_id=end,
         eos_token_id=end,
@@ -372,16 +386,19 @@ def build_model(tokenizer: tokenizers.Tokenizer) -> WhisperForConditionalGenerat
     model = WhisperForConditionalGeneration(config)
     # Nothing is suppressed at the beginning: an empty text is how the model refuses.
     model.generation_config = GenerationConfig(
-        decoder_start_token_id=start, bos_token_id=end, eos_token_id=end, pad_token_id=end
+        decoder_start_token_id=start,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
+        suppress_tokens=[],
+        begin_suppress_tokens=[],
+        lang_to_id={"<|en|>": token_id(tokenizer, "<|en|>")},
     )
-    model.generation_config.suppress_tokens = []
-    model.generation_config.begin_suppress_tokens = []
-    model.generation_config.lang_to_id = {"<|en|>": tokenizer.token_to_id("<|en|>")}
     return model
 
 
 def encode(
-    model: WhisperForConditionalGeneration, features: torch.Tensor, rng: np.random.Generator
+    model: WhisperForConditionalGeneration, features: torch.Tensor, rng: np.random.Generator, share: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The encoder over a window of 30 s of which most is padding, at a fraction of its cost.
 
@@ -393,6 +410,7 @@ def encode(
         model: The Whisper.
         features: ``[batch, 80, frames]``, an even number of frames.
         rng: Draws the positions.
+        share: 1 gives the drawn positions their full weight, 0 the weight of one position each.
 
     Returns:
         Hidden states ``[batch, positions, width]``, those of the features first, and the logarithm of the weight of
@@ -411,7 +429,7 @@ def encode(
     edges = count + rest * np.arange(drawn) / max(drawn, 1)
     padding = torch.from_numpy((edges + rng.random() * rest / max(drawn, 1)).astype(np.int64))
     weight = torch.zeros(count + drawn)
-    weight[count:] = np.log(rest / max(drawn, 1))
+    weight[count:] = share * np.log(rest / max(drawn, 1))
     position = encoder.embed_positions.weight
     hidden = torch.cat((hidden[:, :count] + position[:count], empty + position[padding]), dim=1)
     hidden = functional.dropout(hidden, encoder.dropout, encoder.training)
@@ -442,7 +460,8 @@ def decode(
     states = functional.dropout(states, decoder.dropout, decoder.training)
     for layer in decoder.layers:
         states = layer(states, None, hidden, encoder_attention_mask=weight, use_cache=False)
-    return model.proj_out(decoder.layer_norm(states))
+    logits: torch.Tensor = model.proj_out(decoder.layer_norm(states))
+    return logits
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -462,10 +481,9 @@ def _distort(rng: np.random.Generator, features: FloatArray) -> FloatArray:
 
 
 def _batches(rng: np.random.Generator, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Endless batches of indices of like length, about ``BATCH_FRAMES`` frames each."""
+    """Endless batches of indices of roughly like length, about ``BATCH_FRAMES`` frames each."""
     while True:
-        order = rng.permutation(len(lengths))
-        order = order[np.argsort(lengths[order] // 8, kind="stable")]
+        order = np.argsort(lengths * rng.uniform(0.85, 1.15, len(lengths)))
         batch_of = np.cumsum(lengths[order]) // BATCH_FRAMES
         starts = np.flatnonzero(np.diff(batch_of)) + 1
         batches = np.split(order, starts)
@@ -478,7 +496,7 @@ def _targets(tokenizer: tokenizers.Tokenizer, batch: Sequence[Example]) -> tuple
     import torch
 
     end, start, none, plain = (
-        tokenizer.token_to_id(token)
+        token_id(tokenizer, token)
         for token in ("<|endoftext|>", "<|startoftranscript|>", "<|nospeech|>", "<|notimestamps|>")
     )
     texts = [tokenizer.encode(f" {x.sentence}").ids if x.sentence else [] for x in batch]
@@ -492,21 +510,21 @@ def _targets(tokenizer: tokenizers.Tokenizer, batch: Sequence[Example]) -> tuple
     return inputs, targets
 
 
-def _ctc_loss(head: torch.nn.Linear, hidden: torch.Tensor, batch: Sequence[Example]) -> torch.Tensor:
-    """CTC of the letters of those recordings whose letters are known: it teaches the encoder where sounds are."""
+def _phoneme_loss(
+    head: torch.nn.Linear, hidden: torch.Tensor, batch: Sequence[Example], inventory: dict[str, int]
+) -> torch.Tensor:
+    """Cross-entropy of the phoneme at each position, where it is known: it teaches the encoder what is said when."""
     import torch
     from torch.nn import functional
 
-    rows = [row for row, example in enumerate(batch) if example.letters is not None]
-    if not rows:
-        return hidden.new_zeros(())
-    letters = [[CHARACTERS.index(letter) + 1 for letter in batch[row].letters or ""] for row in rows]
-    lengths = torch.tensor([min(-(-batch[row].features.shape[1] // 2), hidden.shape[1]) for row in rows])
-    log_probabilities = head(hidden[rows]).log_softmax(-1).transpose(0, 1)
-    flat = torch.tensor([letter for word in letters for letter in word], dtype=torch.long)
-    sizes = torch.tensor([len(word) for word in letters])
-    losses = functional.ctc_loss(log_probabilities, flat, lengths, sizes, reduction="none", zero_infinity=True)
-    return (losses / lengths).mean()
+    longest = max(-(-example.features.shape[1] // 2) for example in batch)
+    targets = torch.full((len(batch), longest), -100)
+    for row, example in enumerate(batch):
+        if example.phonemes is not None:
+            targets[row, : len(example.phonemes)] = torch.tensor([inventory[name] for name in example.phonemes])
+    logits = head(hidden[:, :longest]).flatten(0, 1)
+    known = (targets >= 0).sum().clamp(min=1)
+    return functional.cross_entropy(logits, targets.flatten(), ignore_index=-100, reduction="sum") / known
 
 
 def train(
@@ -518,7 +536,9 @@ def train(
     from tqdm import tqdm
 
     rng = np.random.default_rng((seed, 5))
-    head = torch.nn.Linear(WIDTH, len(CHARACTERS) + 1)
+    names = sorted({name for example in examples for name in example.phonemes or ()})
+    inventory = {name: index for index, name in enumerate(names)}
+    head = torch.nn.Linear(WIDTH, len(inventory))
     parameters = [p for module in (model, head) for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=STEPS, pct_start=0.08)
@@ -532,20 +552,22 @@ def train(
         padded = np.zeros((len(batch), MEL_BINS, frames), dtype=np.float32)
         for row, example in enumerate(batch):
             padded[row, :, : example.features.shape[1]] = _distort(rng, example.features.astype(np.float32))
-        hidden, weight = encode(model, torch.from_numpy(padded), rng)
+        # With all of the padding from the beginning, training does not leave its first plateau: nearly all that
+        # fresh attention sees is padding.
+        hidden, weight = encode(model, torch.from_numpy(padded), rng, share=min(step / (STEPS * PADDING_RISE), 1.0))
         inputs, targets = _targets(tokenizer, batch)
         logits = decode(model, inputs, hidden, weight)
         verdict = functional.cross_entropy(logits[:, 0], targets[:, 0])
         words = functional.cross_entropy(logits[:, 1:].flatten(0, 1), targets[:, 1:].flatten(), ignore_index=-100)
-        letters = _ctc_loss(head, hidden, batch)
+        phonemes = _phoneme_loss(head, hidden, batch, inventory)
         optimiser.zero_grad()
-        (verdict + words + CTC_WEIGHT * letters).backward()
+        (verdict + words + phonemes).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()
         if step % 20 == 0:
             progress.set_postfix(
-                verdict=f"{verdict.item():.3f}", words=f"{words.item():.3f}", letters=f"{letters.item():.3f}"
+                verdict=f"{verdict.item():.3f}", words=f"{words.item():.3f}", phonemes=f"{phonemes.item():.3f}"
             )
     model.eval()
 
@@ -591,7 +613,7 @@ def no_speech_probability(model: WhisperModel, sound: FloatArray) -> float:
     from faster_whisper.audio import pad_or_trim
 
     features = pad_or_trim(model.feature_extractor(sound)[:, :-1])
-    prompt = [model.hf_tokenizer.token_to_id(token) for token in ("<|startoftranscript|>", "<|notimestamps|>")]
+    prompt = [token_id(model.hf_tokenizer, token) for token in ("<|startoftranscript|>", "<|notimestamps|>")]
     result = model.model.generate(model.encode(features), [prompt], return_no_speech_prob=True, beam_size=1)
     return float(result[0].no_speech_prob)
 

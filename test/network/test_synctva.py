@@ -163,7 +163,6 @@ def test_turns_out_of_reach_do_not_matter() -> None:
     model = make_model()
     batch = make_batch((20,))
     assert SMALL.reach == 9
-    # A turn that has no other turn of its modality before it is read with what is further back: keep all modalities.
     batch = replace(batch, mask=torch.ones(20, 3, dtype=torch.bool))
     whole = model(batch).logits[-1]
     torch.testing.assert_close(model(rows(batch, slice(20 - SMALL.reach - 1, 20))).logits[-1], whole)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
@@ -43,6 +44,12 @@ class Observer(Node):
         for (topic, seen), kind in zip(self.seen.items(), types, strict=True):
             qos = {"audio": QOS_AUDIO_IN, "emotion/labels": QOS_LATCHED}.get(topic, QOS_RESULT)
             self.create_subscription(kind, topic, seen.append, qos)
+        self.diagnostics = {}
+        self.create_subscription(DiagnosticArray, "/diagnostics", self.diagnose, QoSProfile(depth=10))
+
+    def diagnose(self, message):
+        for status in message.status:
+            self.diagnostics[status.name] = (status.message, {pair.key: pair.value for pair in status.values})
 
 
 def play(nodes, overrides, while_running=lambda graph: None, seconds=240.0):
@@ -62,6 +69,7 @@ def play(nodes, overrides, while_running=lambda graph: None, seconds=240.0):
     finally:
         graph.stop()
         observer.destroy_node()
+    observer.seen["diagnostics"] = observer.diagnostics
     return observer.seen
 
 
@@ -114,6 +122,13 @@ def test_the_dialogue_in_real_time(face_picture):
         length = len(first.samples) / first.sample_rate * 1e9
         assert 0 <= from_time(utterance.samples_start) - from_time(first.header.stamp) <= length
         assert from_time(last.header.stamp) > from_time(utterance.header.stamp) - length
+
+    said = seen["diagnostics"]
+    assert set(said) == {*CORE, "media", "camera"}
+    assert said["camera"][0] == "watching"
+    assert int(said["utterance"][1]["utterances"]) >= len(SCRIPT) - 1
+    assert said["transcriber"][1]["model"] == "whisper_demo"
+    assert said["emotion"][1]["dropped"] == "0"
 
     table = seen["emotion/labels"][0]
     assert list(table.labels) == list(emotions[0].labels)
