@@ -113,8 +113,8 @@ class CMakeBuild(build):
             subprocess.run(command, check=True, env=environment)
 
         shutil.move(staging / "python", library)
-        for compiled in library.rglob("__pycache__"):  # pip compiles when it installs
-            shutil.rmtree(compiled)
+        for folder in (*library.rglob("__pycache__"), *library.glob("*.egg-info")):  # pip makes its own
+            shutil.rmtree(folder)
         shutil.rmtree(staging / "bin")  # pip writes bin/synctva itself, from the entry point
         folders: dict[str, list[str]] = {}
         for file in sorted(path for path in staging.rglob("*") if path.is_file()):

@@ -31,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
     )
     sound = run.add_mutually_exclusive_group(required=True)
     sound.add_argument("--media", metavar="FILE", type=Path, help="play a media file; ends with it")
-    sound.add_argument("--mic", metavar="DEVICE", nargs="?", const="", help="a microphone (name or index); until Ctrl-C")
+    sound.add_argument(
+        "--mic", metavar="DEVICE", nargs="?", const="", help="a microphone (name or index); until Ctrl-C"
+    )
     run.add_argument(
         "--camera", metavar="DEVICE", nargs="?", const="0", help="a camera (index or device file), a video or a picture"
     )
@@ -39,7 +41,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true", help="one JSON object per message on standard output")
     run.add_argument("--fast", action="store_true", help="play the file as fast as the graph takes it")
     run.add_argument(
-        "--whisper", metavar="MODEL", help="name or folder of a faster-whisper model; 'demo' for the closed-set test model"
+        "--whisper",
+        metavar="MODEL",
+        help="name or folder of a faster-whisper model; 'demo' for the closed-set test model",
     )
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where Whisper and the network run")
     run.add_argument("--namespace", metavar="NAME", default="", help="of all nodes and topics")
@@ -52,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
         help="one parameter, wins over --config; may be given again",
     )
     demo = commands.add_parser(
-        "demo", help="play the built-in dialogue", description="Play the built-in two-speaker dialogue through the graph."
+        "demo",
+        help="play the built-in dialogue",
+        description="Play the built-in two-speaker dialogue through the graph.",
     )
     demo.add_argument("--fast", action="store_true", help="do not wait for the speech to be spoken")
     return main

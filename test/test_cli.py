@@ -43,7 +43,7 @@ def test_settings_are_read_as_yaml():
     assert cli._setting("features.vision=false") == ("features", "vision", False)
     assert cli._setting("transcriber.model=a=b.c") == ("transcriber", "model", "a=b.c")
     for wrong in ("hangover=0.3", "utterance.hangover", ".=1", "="):
-        with pytest.raises(argparse.ArgumentTypeError, match="NODE.PARAMETER=VALUE"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"NODE\.PARAMETER=VALUE"):
             cli._setting(wrong)
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
-from synctva_ros.nodes.graph import NODES  # noqa: E402
+from synctva_ros.nodes.graph import NODES
 
 ROOT = Path(__file__).parents[1]
 

@@ -79,7 +79,11 @@ def test_with_nothing_to_go_by_it_says_so():
 
 @pytest.mark.parametrize(
     ("who", "shown"),
-    [({"speaker_id": "anna"}, "anna"), ({"person_id": "p7"}, "p7"), ({"speaker_id": "anna", "person_id": "p7"}, "anna")],
+    [
+        ({"speaker_id": "anna"}, "anna"),
+        ({"person_id": "p7"}, "p7"),
+        ({"speaker_id": "anna", "person_id": "p7"}, "anna"),
+    ],
 )
 def test_who_it_is_is_shown_if_known(who, shown):
     assert f"  {shown}  " in rendered(**who)

@@ -242,9 +242,8 @@ class RollingDialogue:
             ),
             key=lambda named: -named[1],
         )
-        probabilities = self._model.probabilities(output.logits[last])
         return (
-            probabilities.cpu().numpy(),
+            self._model.probabilities(output)[last].cpu().numpy(),
             output.contributions[last].cpu().numpy(),
             tuple(drawn[:LONGEST_CONTEXT]),
         )

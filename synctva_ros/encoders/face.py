@@ -25,6 +25,7 @@ _DETECTION_SIZE = 320
 _MIN_FACE = 24
 # Least overlap (intersection over union) of a box with the tracked face's last one.
 _SAME_FACE = 0.2
+_CASCADE = "haarcascade_frontalface_alt2.xml"
 # YuNet's boxes reach from hairline to chin. This share of the longer side puts the eyes where they are in FER2013's
 # pictures and in the cascade's boxes (distance of the eyes 0.36 of the side).
 _YUNET_SIDE = 0.94
@@ -95,15 +96,15 @@ class FaceDetector:
             self.name = Path(model).stem
             return
         self.name = "haar-frontalface-alt2"
-        if not hasattr(self._cv2, "CascadeClassifier") or not hasattr(self._cv2, "data"):
+        path = _find_cascade(self._cv2) if hasattr(self._cv2, "CascadeClassifier") else None
+        if path is None:
             raise ValueError(
                 f"face detector: OpenCV {self._cv2.__version__} comes without Haar cascades; install "
                 "'opencv-python-headless<5' or give the path of a YuNet ONNX file"
             )
-        path = str(Path(self._cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml")
-        self._cascade = self._cv2.CascadeClassifier(path)
+        self._cascade = self._cv2.CascadeClassifier(str(path))
         if self._cascade.empty():
-            raise ValueError(f"face detector: cannot read {path}; reinstall 'opencv-python-headless<5'")
+            raise ValueError(f"face detector: cannot read {path}; reinstall OpenCV")
 
     def detect(self, image: Image) -> list[FaceBox]:
         """Faces in a BGR ``[h, w, 3]`` or grey ``[h, w]`` picture, largest first.
@@ -312,6 +313,15 @@ def _import_cv2() -> Any:
             f"face: OpenCV cannot be imported ({error}); install it with: pip install 'opencv-python-headless<5'"
         ) from error
     return cv2
+
+
+def _find_cascade(cv2: Any) -> Path | None:
+    """Where OpenCV's cascade is: PyPI's wheel has it in itself, Debian and Ubuntu in opencv-data."""
+    wheel = [Path(cv2.data.haarcascades)] if hasattr(cv2, "data") else []
+    for folder in [*wheel, Path("/usr/share/opencv4/haarcascades")]:
+        if (folder / _CASCADE).is_file():
+            return folder / _CASCADE
+    return None
 
 
 def _check_image(image: Image) -> None:

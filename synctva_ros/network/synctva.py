@@ -132,13 +132,13 @@ class SyncTVA(nn.Module):
 
     Attributes:
         config: what the network is made of.
-        temperature: divisor of the logits that makes the probabilities honest (https://arxiv.org/abs/1706.04599).
+        temperature: per modality the divisor of the logits that makes the probabilities honest.
     """
 
     def __init__(self, config: SyncTVAConfig) -> None:
         super().__init__()
         self.config = config
-        self.temperature = 1.0
+        self.temperature = (1.0, 1.0, 1.0)
         hidden, heads, dropout = config.hidden, config.heads, config.dropout
         self.projection = nn.ModuleList(Projection(width, hidden, dropout) for width in config.widths)
         self.summary = CausalSummary(config.window)
@@ -193,9 +193,16 @@ class SyncTVA(nn.Module):
         share = weight / total[target].clamp(min=torch.finfo(weight.dtype).tiny)
         return SyncTVAOutput(logits, contributions, turns.index, share)
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Calibrated probabilities ``softmax(logits / temperature)``: ``[N, C]`` to ``[N, C]``."""
-        return torch.softmax(logits / self.temperature, dim=-1)
+    def probabilities(self, output: SyncTVAOutput) -> Tensor:
+        r"""Calibrated probabilities ``[N, C]``.
+
+        .. math:: p = \mathrm{softmax}\big(\text{logits} \,/\, \textstyle\sum_m a_m T_m\big)
+
+        Temperature scaling (https://arxiv.org/abs/1706.04599) with one temperature :math:`T_m` per modality, weighed
+        with the contributions :math:`a_m`, because words, voices and faces are over- and underrated differently (ours).
+        """
+        temperature = output.contributions @ output.contributions.new_tensor(self.temperature)
+        return torch.softmax(output.logits / temperature.unsqueeze(-1), dim=-1)
 
     def _check(self, batch: DialogueBatch) -> None:
         widths = (batch.text.shape[-1], batch.audio.shape[-1], batch.vision.shape[-1])

@@ -8,7 +8,7 @@
       "labels": ["neutral", ...],           the order of the outputs
       "encoders": {"text": {"name": "...", "width": 384}, "audio": {...}, "vision": {...}},
       "network": {"hidden": 128, ...},      SyncTVAConfig without widths and classes, which follow from the above
-      "temperature": 1.2,                   see SyncTVA.probabilities
+      "temperature": [1.2, 1.1, 0.9],       of text, audio and vision, see SyncTVA.probabilities
       "training": {...}                     what it was trained on and how well it does; for people, not read back
     }
 """
@@ -76,7 +76,7 @@ def save(model: SyncTVA, folder: Path | str, description: Description) -> None:
             for modality, width in zip(MODALITIES, widths, strict=True)
         },
         "network": network,
-        "temperature": model.temperature,
+        "temperature": list(model.temperature),
         "training": description.training,
     }
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
@@ -119,13 +119,14 @@ def load(
             classes=len(description.labels),
             **written["network"],
         )
-        temperature = float(written["temperature"])
+        text_t, audio_t, vision_t = (float(value) for value in written["temperature"])
     except KeyError as error:
         raise WeightsError(f"{where} has no entry {error}: write the folder again with weights.save") from error
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{where} cannot be used: {error}. Write the folder again with weights.save") from error
-    if not (math.isfinite(temperature) and temperature > 0.0):
-        raise WeightsError(f"{where}: the temperature must be a positive number, not {temperature}: fit it again")
+    temperature = (text_t, audio_t, vision_t)
+    if not all(math.isfinite(value) and value > 0.0 for value in temperature):
+        raise WeightsError(f"{where}: temperatures must be positive numbers, not {temperature}: fit them again")
     _check_description(description, config.classes, where)
     if labels is not None and tuple(labels) != description.labels:
         raise WeightsError(

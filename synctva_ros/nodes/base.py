@@ -30,9 +30,7 @@ QOS_RESULT = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 QOS_IMAGE_OUT = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 QOS_IMAGE_IN = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 #: State that a late subscriber must still receive.
-QOS_LATCHED = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
+QOS_LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 Value = bool | int | float | str
 
@@ -293,7 +291,8 @@ def run_node(node_class: Callable[[], PerceptionNode], args: Sequence[str] | Non
         rclpy.init(args=list(args) if args is not None else sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # a parameter file that is no such file, --ros-args that are none
         sys.exit(f"not started: {error}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     node = node_class()
     executor = SingleThreadedExecutor()
     executor.add_node(node)

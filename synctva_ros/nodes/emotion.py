@@ -34,7 +34,9 @@ class EmotionNode(PerceptionNode):
 
     PARAMETERS: ClassVar[tuple[Param, ...]] = (
         Param("weights", "", "Folder of the network's weights; empty for the ones that come with the package"),
-        Param("device", "auto", "Where the network runs; auto takes CUDA if there is one", choices=("auto", "cpu", "cuda")),
+        Param(
+            "device", "auto", "Where the network runs; auto takes CUDA if there is one", choices=("auto", "cpu", "cuda")
+        ),
         Param("threads", 1, "CPU threads of the network", 1, 64),
         Param("max_turns", 32, "Utterances that the dialogue remembers", 1, 1000),
         Param("max_age", 600.0, "Utterances are remembered so long [s]", 1.0, 86400.0),

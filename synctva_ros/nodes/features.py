@@ -30,10 +30,14 @@ FACE_TIMEOUT = 0.5
 
 
 class FeaturesNode(PerceptionNode):
-    """Encodes words, voice and face of each utterance. Faces are found as the pictures come, on a thread of their own."""
+    """Encodes words, voice and face of each utterance; faces are found as pictures come, on a thread of their own."""
 
     PARAMETERS: ClassVar[tuple[Param, ...]] = (
-        Param("text_encoder", "", "Folder or hub name of the sentence encoder; empty for the one installed with the package"),
+        Param(
+            "text_encoder",
+            "",
+            "Folder or hub name of the sentence encoder; empty for the one installed with the package",
+        ),
         Param("threads", 1, "CPU threads of the text encoder", 1, 64),
         Param("vision", True, "Look at faces"),
         Param("face_detector", "", "Path of a YuNet ONNX file; empty for OpenCV's Haar cascade"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import threading
 import time
@@ -128,15 +129,14 @@ class Graph:
         self.executor.shutdown()
         if self._spinner.is_alive():
             self._spinner.join()
-        for node in [*self.nodes.values(), self._listener]:
+        for node in self.nodes.values():
             node.destroy_node()
+        self._listener.destroy_node()
         rclpy.try_shutdown()
 
     def _spin(self) -> None:
-        try:
+        with contextlib.suppress(rclpy.executors.ExternalShutdownException):
             self.executor.spin()
-        except rclpy.executors.ExternalShutdownException:
-            pass
 
     def _listen(self, message: msg.Emotion) -> None:
         self._on_emotion(message)

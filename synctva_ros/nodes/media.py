@@ -38,7 +38,9 @@ class MediaNode(PerceptionNode):
         Param("realtime", True, "Play at the file's own speed; false: as fast as the graph takes it"),
         Param("chunk", 0.03, "Length of a chunk of sound [s]", 0.01, 0.5),
         Param("video_rate", 10.0, "Pictures published per second at the most [Hz]; 0 for none", 0.0, 120.0),
-        Param("wait_for_graph", 10.0, "Wait at most so long for a subscriber to the sound before playing [s]", 0.0, 600.0),
+        Param(
+            "wait_for_graph", 10.0, "Wait at most so long for a subscriber to the sound before playing [s]", 0.0, 600.0
+        ),
         Param("frame_id", "media", "Frame for the headers"),
     )
 
@@ -152,10 +154,10 @@ class MediaNode(PerceptionNode):
             return
         if item.sequence % CHUNKS_AHEAD == CHUNKS_AHEAD - 1:
             self._audio.wait_for_all_acked(Duration(seconds=10))
-        if len(self._on_their_way) >= UTTERANCES_AHEAD and self.count_publishers("emotion"):
-            if not self._follow(lambda: len(self._on_their_way) < UTTERANCES_AHEAD, 120.0):
-                self.warn(f"{len(self._on_their_way)} utterances got no answer in 120 s; playing on")
-                self._on_their_way.clear()
+        full = len(self._on_their_way) >= UTTERANCES_AHEAD and self.count_publishers("emotion")
+        if full and not self._follow(lambda: len(self._on_their_way) < UTTERANCES_AHEAD, 120.0):
+            self.warn(f"{len(self._on_their_way)} utterances got no answer in 120 s; playing on")
+            self._on_their_way.clear()
 
     def _follow(self, condition: Callable[[], bool], seconds: float) -> bool:
         with self._progress:

@@ -22,7 +22,12 @@ class TranscriberNode(PerceptionNode):
     PARAMETERS: ClassVar[tuple[Param, ...]] = (
         Param("model", DEFAULTS.model, "Folder or name of a faster-whisper model; empty for no words"),
         Param("download", DEFAULTS.download, "Fetch a model that is not on this machine when configured"),
-        Param("device", DEFAULTS.device, "Where Whisper runs; auto takes CUDA if it works", choices=("auto", "cpu", "cuda")),
+        Param(
+            "device",
+            DEFAULTS.device,
+            "Where Whisper runs; auto takes CUDA if it works",
+            choices=("auto", "cpu", "cuda"),
+        ),
         Param(
             "compute_type",
             DEFAULTS.compute_type,
@@ -33,8 +38,20 @@ class TranscriberNode(PerceptionNode):
         Param("language", DEFAULTS.language, "ISO 639-1 code of the language; empty to detect it"),
         Param("beam_size", DEFAULTS.beam_size, "Hypotheses kept while decoding; 1 is fastest", 1, 10),
         Param("min_rms", DEFAULTS.min_rms, "A quieter utterance has no words (full scale 1)", 0.0, 0.5),
-        Param("no_speech_threshold", DEFAULTS.no_speech_threshold, "Above this no-speech probability there are no words", 0.0, 1.0),
-        Param("logprob_threshold", DEFAULTS.logprob_threshold, "Words with a lower mean log-probability are dropped", -10.0, 0.0),
+        Param(
+            "no_speech_threshold",
+            DEFAULTS.no_speech_threshold,
+            "Above this no-speech probability there are no words",
+            0.0,
+            1.0,
+        ),
+        Param(
+            "logprob_threshold",
+            DEFAULTS.logprob_threshold,
+            "Words with a lower mean log-probability are dropped",
+            -10.0,
+            0.0,
+        ),
         Param("queue_size", 64, "Utterances that may wait", 1, 1000),
     )
 

@@ -21,15 +21,31 @@ class UtteranceNode(PerceptionNode):
 
     PARAMETERS: ClassVar[tuple[Param, ...]] = (
         Param("aggressiveness", DEFAULTS.aggressiveness, "How eager webrtcvad is to call sound no speech", 0, 3),
-        Param("start_ratio", DEFAULTS.start_ratio, "Share of voiced frames in 0.1 s that starts an utterance", 0.1, 1.0),
+        Param(
+            "start_ratio", DEFAULTS.start_ratio, "Share of voiced frames in 0.1 s that starts an utterance", 0.1, 1.0
+        ),
         Param("stop_ratio", DEFAULTS.stop_ratio, "Share of voiced frames in 0.1 s that keeps it going", 0.0, 1.0),
-        Param("min_level", DEFAULTS.min_level, "Frames with a smaller root mean square are silence (full scale 1)", 0.0, 0.5),
+        Param(
+            "min_level",
+            DEFAULTS.min_level,
+            "Frames with a smaller root mean square are silence (full scale 1)",
+            0.0,
+            0.5,
+        ),
         Param("hangover", DEFAULTS.hangover, "Silence after which the utterance is over [s]", 0.1, 3.0),
         Param("pre_roll", DEFAULTS.pre_roll, "Sound given along from before the start of speech [s]", 0.0, 1.0),
         Param("min_duration", DEFAULTS.min_duration, "Shortest voiced time of an utterance [s]", 0.05, 2.0),
         Param("max_duration", DEFAULTS.max_duration, "A longer utterance is split at a quiet place [s]", 3.0, 29.0),
-        Param("max_gap", DEFAULTS.max_gap, "Lost sound up to this long becomes silence, more ends the utterance [s]", 0.0, 2.0),
-        Param("gate_release", DEFAULTS.gate_release, "Stay deaf so long after the robot stopped speaking [s]", 0.0, 5.0),
+        Param(
+            "max_gap",
+            DEFAULTS.max_gap,
+            "Lost sound up to this long becomes silence, more ends the utterance [s]",
+            0.0,
+            2.0,
+        ),
+        Param(
+            "gate_release", DEFAULTS.gate_release, "Stay deaf so long after the robot stopped speaking [s]", 0.0, 5.0
+        ),
         Param("speaker_id", "", "Who speaks into this microphone, if that is known (a headset)"),
     )
 

@@ -35,6 +35,7 @@ from synctva_ros.training.speech_synthesis import (
     SAMPLE_RATE,
     SPEEDS,
     TRAINING_VOICES,
+    phoneme_times,
     speech_bounds,
     synthesise,
 )
@@ -74,17 +75,14 @@ PADDING_POSITIONS = 48
 #: The part of the training in which the weight of the padding rises to its own.
 PADDING_RISE = 0.4
 LEARNING_RATE = 2e-3
-CTC_WEIGHT = 0.3
 #: Above this probability of no speech a transcript is not believed; faster-whisper's default.
 NO_SPEECH_THRESHOLD = 0.6
-#: Characters of the auxiliary CTC head; 0 is the blank.
-CHARACTERS = " abcdefghijklmnopqrstuvwxyz'"
 
 NOISE_KINDS = ("silence", "white", "pink", "brown", "hum", "tones", "clicks", "bursts")
 
 FUNCTION_WORDS = (
-    *("the", "a", "of", "to", "in", "on", "and", "but", "for", "with", "is", "was", "are", "not"),
-    *("it", "he", "she", "we", "they", "you", "my", "your", "his"),
+    *("the", "a", "of", "to", "in", "on", "and", "but", "for", "with", "is", "was", "are"),
+    *("it", "he", "she", "we", "they", "you", "my", "your", "his", "not"),
 )
 #: What the evaluation expects to be refused; training never sees these.
 OTHER_SENTENCES = (
@@ -155,15 +153,20 @@ def make_noise(rng: np.random.Generator, kind: str, count: int) -> FloatArray:
     return np.asarray(sound / (np.std(sound) + 1e-9), dtype=np.float32)
 
 
-def augment(rng: np.random.Generator, speech: FloatArray) -> FloatArray:
+def augment(rng: np.random.Generator, speech: FloatArray) -> tuple[FloatArray, float, float]:
     """What a microphone may make of clean speech ``[samples]``: another throat, a room, a band, a level, noise.
 
     Lead and tail are what an end-pointer hands over around an utterance, 0.05 to 0.6 s.
+
+    Returns:
+        The sound, and stretch and shift: what was at ``t`` seconds in the speech is at ``stretch * t + shift``.
     """
     first, last = speech_bounds(speech)
     speech = speech[first:last]
+    stretch = 1.0
     if rng.random() < 0.6:
-        speech = soxr.resample(speech, SAMPLE_RATE, SAMPLE_RATE * rng.uniform(0.88, 1.14))
+        stretch = rng.uniform(0.88, 1.14)
+        speech = soxr.resample(speech, SAMPLE_RATE, SAMPLE_RATE * stretch)
     lead, tail = (round(seconds * SAMPLE_RATE) for seconds in rng.uniform(0.05, 0.6, 2))
     sound = np.pad(speech, (lead, tail)).astype(np.float32)
     if rng.random() < 0.35:
@@ -181,7 +184,7 @@ def augment(rng: np.random.Generator, speech: FloatArray) -> FloatArray:
         sound = sound + make_noise(rng, kind, len(sound)) * level * 10 ** (-rng.uniform(5, 40) / 20)
     sound = sound / (np.abs(sound).max() + 1e-9) * 10 ** (rng.uniform(-30, -0.5) / 20)
     floor = rng.standard_normal(len(sound)) * 10 ** (rng.uniform(-90, -60) / 20)
-    return np.asarray(sound + floor, dtype=np.float32)
+    return np.asarray(sound + floor, dtype=np.float32), stretch, (lead - stretch * first) / SAMPLE_RATE
 
 
 def features_of(sound: FloatArray) -> NDArray[np.float16]:
@@ -194,13 +197,28 @@ def features_of(sound: FloatArray) -> NDArray[np.float16]:
 # --- data ------------------------------------------------------------------------------------------------------------
 
 
+SILENCE = "_"
+
+
 @dataclass(frozen=True)
 class Example:
-    """A recording: features ``[80, frames]``, its sentence (None: refuse it), its letters for CTC (None: unknown)."""
+    """A recording as the network gets it.
+
+    Features ``[80, frames]``; its sentence, or None if it is to be refused; the phoneme at each encoder position (two
+    frames), or None if it is not known.
+    """
 
     features: NDArray[np.float16]
     sentence: str | None
     phonemes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Clean sound ``[samples]`` and when each phoneme begins in it, in seconds, if that is to be learned."""
+
+    samples: FloatArray
+    phonemes: tuple[tuple[str, float], ...] | None = None
 
 
 def normalise(text: str) -> str:
@@ -234,31 +252,50 @@ def compose_other(rng: np.random.Generator) -> str:
     return " ".join(str(rng.choice(FUNCTION_WORDS if rng.random() < 0.35 else common_words())) for _ in range(count))
 
 
-def _read(rng: np.random.Generator, text: str, voice: str) -> FloatArray:
-    return synthesise(text, voice, int(rng.integers(*SPEEDS)), int(rng.integers(*PITCHES)))
+def _read(rng: np.random.Generator, text: str, voice: str) -> Reading:
+    arguments = (text, voice, int(rng.integers(*SPEEDS)), int(rng.integers(*PITCHES)))
+    return Reading(synthesise(*arguments), phoneme_times(*arguments))
+
+
+def _recorded(rng: np.random.Generator, reading: Reading, sentence: str | None, longest: int) -> Example:
+    """The reading distorted, of at most ``longest`` seconds."""
+    sound, stretch, shift = augment(rng, reading.samples)
+    features = features_of(sound[: longest * SAMPLE_RATE])
+    if reading.phonemes is None:
+        return Example(features, sentence, None)
+    names, starts = zip(*reading.phonemes, strict=True)
+    middle = (0.02 * np.arange(-(-features.shape[1] // 2)) + 0.01 - shift) / stretch
+    first, last = (bound / SAMPLE_RATE for bound in speech_bounds(reading.samples))
+    phonemes = tuple(
+        names[index] if index >= 0 and first <= time <= last and not names[index].startswith(SILENCE) else SILENCE
+        for time, index in zip(middle, np.searchsorted(starts, middle, "right") - 1, strict=True)
+    )
+    return Example(features, sentence, phonemes)
+
+
+def _known_reading(rng: np.random.Generator, sentence: str) -> Reading:
+    return _read(rng, sentence, str(rng.choice(TRAINING_VOICES)))
+
+
+def _other_reading(rng: np.random.Generator) -> Reading:
+    draw = rng.random()
+    if draw < 0.1:
+        return Reading(_known_reading(rng, str(rng.choice(sentences()))).samples[::-1].copy())
+    text = compose_other(rng)
+    if draw < 0.25:
+        return Reading(_read(rng, text, str(rng.choice(FOREIGN_VOICES))).samples)
+    return _read(rng, text, str(rng.choice(TRAINING_VOICES)))
 
 
 def _known(seed: int, index: int) -> Example:
     rng = np.random.default_rng((seed, 1, index))
     sentence = sentences()[index % len(sentences())]
-    sound = augment(rng, _read(rng, sentence, str(rng.choice(TRAINING_VOICES))))
-    return Example(features_of(sound), sentence, normalise(sentence))
-
-
-def _other_sound(rng: np.random.Generator) -> tuple[FloatArray, str | None]:
-    draw = rng.random()
-    if draw < 0.1:
-        return _read(rng, str(rng.choice(sentences())), str(rng.choice(TRAINING_VOICES)))[::-1].copy(), None
-    text = compose_other(rng)
-    if draw < 0.25:
-        return _read(rng, text, str(rng.choice(FOREIGN_VOICES))), None
-    return _read(rng, text, str(rng.choice(TRAINING_VOICES))), text
+    return _recorded(rng, _known_reading(rng, sentence), sentence, 30)
 
 
 def _other(seed: int, index: int) -> Example:
     rng = np.random.default_rng((seed, 2, index))
-    sound, text = _other_sound(rng)
-    return Example(features_of(augment(rng, sound)[: 8 * SAMPLE_RATE]), None, text)
+    return _recorded(rng, _other_reading(rng), None, 8)
 
 
 def _noise(seed: int, index: int) -> Example:
@@ -266,7 +303,8 @@ def _noise(seed: int, index: int) -> Example:
     count = round(rng.uniform(0.2, 6.0) * SAMPLE_RATE)
     sound = make_noise(rng, NOISE_KINDS[index % len(NOISE_KINDS)], count) * 10 ** (rng.uniform(-80, -10) / 20)
     sound = sound + rng.standard_normal(count) * 10 ** (rng.uniform(-100, -60) / 20) * (rng.random() < 0.8)
-    return Example(features_of(np.clip(sound, -1, 1).astype(np.float32)), None, "")
+    features = features_of(np.clip(sound, -1, 1).astype(np.float32))
+    return Example(features, None, (SILENCE,) * -(-features.shape[1] // 2))
 
 
 def _long(seed: int, index: int) -> Example:
@@ -274,13 +312,10 @@ def _long(seed: int, index: int) -> Example:
     length = rng.uniform(5, 16) * SAMPLE_RATE
     parts: list[FloatArray] = []
     while sum(map(len, parts)) < length:
-        spoken = _known_sound(rng) if rng.random() < 0.3 else _other_sound(rng)[0]
-        parts += [spoken, np.zeros(round(rng.uniform(0, 0.6) * SAMPLE_RATE), dtype=np.float32)]
-    return Example(features_of(augment(rng, np.concatenate(parts))[: 30 * SAMPLE_RATE]), None, None)
-
-
-def _known_sound(rng: np.random.Generator) -> FloatArray:
-    return _read(rng, str(rng.choice(sentences())), str(rng.choice(TRAINING_VOICES)))
+        known = rng.random() < 0.3
+        reading = _known_reading(rng, str(rng.choice(sentences()))) if known else _other_reading(rng)
+        parts += [reading.samples, np.zeros(round(rng.uniform(0, 0.6) * SAMPLE_RATE), dtype=np.float32)]
+    return _recorded(rng, Reading(np.concatenate(parts)), None, 30)
 
 
 def _make(job: tuple[Callable[[int, int], Example], int, int]) -> Example:

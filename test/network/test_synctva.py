@@ -239,15 +239,14 @@ def test_every_parameter_learns() -> None:
     assert idle == []
 
 
-def test_probabilities_use_the_temperature() -> None:
+def test_probabilities_use_the_temperatures() -> None:
     model = make_model()
-    logits = torch.tensor([[2.0, 0.0, 0.0, 0.0, 0.0]])
-    sharp = model.probabilities(logits)
-    model.temperature = 4.0
-    flat = model.probabilities(logits)
-    torch.testing.assert_close(flat.sum(), torch.tensor(1.0))
-    torch.testing.assert_close(flat, torch.softmax(logits / 4.0, dim=-1))
-    assert flat[0, 0] < sharp[0, 0]
+    output = model(make_batch((6,)))
+    torch.testing.assert_close(model.probabilities(output), torch.softmax(output.logits, dim=-1))
+    model.temperature = (4.0, 2.0, 0.5)
+    text, audio, vision = output.contributions.unbind(1)
+    divisor = (4.0 * text + 2.0 * audio + 0.5 * vision).unsqueeze(-1)
+    torch.testing.assert_close(model.probabilities(output), torch.softmax(output.logits / divisor, dim=-1))
 
 
 @pytest.mark.parametrize(

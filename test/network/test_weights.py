@@ -26,7 +26,7 @@ ABOUT = Description(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     model = SyncTVA(CONFIG)
-    model.temperature = 1.7
+    model.temperature = (1.7, 1.0, 0.8)
     save(model, tmp_path, ABOUT)
     return tmp_path
 
@@ -37,12 +37,12 @@ def test_round_trip(folder: Path) -> None:
     projection = model.projection[0]
     assert isinstance(projection, Projection)
     projection.fit(torch.randn(10, 6) * 3)
-    model.temperature = 0.9
+    model.temperature = (0.9, 1.1, 2.0)
     save(model, folder / "new" / "deeper", ABOUT)
     loaded, description = load(folder / "new" / "deeper")
     assert description == ABOUT
     assert loaded.config == CONFIG
-    assert loaded.temperature == 0.9
+    assert loaded.temperature == (0.9, 1.1, 2.0)
     assert not loaded.training
     text, audio, vision = (torch.randn(3, width) for width in CONFIG.widths)
     batch = DialogueBatch(
@@ -98,7 +98,8 @@ def edit_tensors(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[
         (edit(lambda w: w.update(format_version=2)), "format version 2, this program reads 1"),
         (edit(lambda w: w.pop("format_version")), "format version None"),
         (edit(lambda w: w.pop("temperature")), "no entry 'temperature'"),
-        (edit(lambda w: w.update(temperature=0.0)), "temperature must be a positive number"),
+        (edit(lambda w: w.update(temperature=[1.0, 0.0, 1.0])), "temperatures must be positive numbers"),
+        (edit(lambda w: w.update(temperature=1.0)), "cannot be used"),
         (edit(lambda w: w.update(model_id="")), "model_id"),
         (edit(lambda w: w["labels"].append("d")), "tensor 'fusion.classifier.0.weight' is"),
         (edit(lambda w: w.update(labels=["a", "a", "b"])), "labels must be different"),

@@ -1,5 +1,6 @@
 """The whole street over real DDS: the demo dialogue in, one message on /emotion per turn out."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -191,12 +192,12 @@ def test_a_pause_and_the_reset_service_start_a_new_dialogue():
         [*CORE, "media"],
         {"media": {**media, "realtime": False}, "transcriber": {"model": ""}, "emotion": {"pause": 1.5}},
     )
-    pauses = [after["start"] - before["end"] for before, after in zip(SCRIPT, SCRIPT[1:], strict=False)]
+    pauses = [after["start"] - before["end"] for before, after in itertools.pairwise(SCRIPT)]
     expected = [pause > 1.5 for pause in pauses]
     assert True in expected
     assert False in expected
     dialogues = [message.dialogue_id for message in seen["emotion"]]
-    assert [after != before for before, after in zip(dialogues, dialogues[1:], strict=False)] == expected
+    assert [after != before for before, after in itertools.pairwise(dialogues)] == expected
 
 
 class Driver(Node):
@@ -211,9 +212,7 @@ class Driver(Node):
 
 def drive(overrides, chunks, on_chunk=lambda driver, chunk: None):
     """Send chunks to the core nodes, on sim time, and return what an observer saw."""
-    overrides = {
-        name: {"use_sim_time": True, **overrides.get(name, {})} for name in CORE
-    }
+    overrides = {name: {"use_sim_time": True, **overrides.get(name, {})} for name in CORE}
     graph = Graph(CORE, None, overrides, on_emotion=lambda message: None)
     observer, driver = Observer(), Driver()
     try:
@@ -229,9 +228,9 @@ def drive(overrides, chunks, on_chunk=lambda driver, chunk: None):
             time.sleep(0.002)
         deadline = time.monotonic() + 60.0
         while time.monotonic() < deadline:
-            if chunks[-1].stream_id in graph.nodes["utterance"].ended_streams:
-                if len(observer.seen["emotion"]) >= len(observer.seen["utterance"]):
-                    break
+            ended = chunks[-1].stream_id in graph.nodes["utterance"].ended_streams
+            if ended and len(observer.seen["emotion"]) >= len(observer.seen["utterance"]):
+                break
             time.sleep(0.05)
         time.sleep(0.3)
     finally:
@@ -295,11 +294,24 @@ def test_damaged_sound_leaves_the_graph_alive():
     assert all(np.isfinite(message.probabilities).all() for message in seen["emotion"])
 
 
+def ask(client, request, seconds=2.0):
+    """Return the id of the state that a node says it is in, None when it does not answer in time."""
+    future = client.call_async(request)
+    deadline = time.monotonic() + seconds
+    while not future.done() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return future.result().current_state.id if future.done() else None
+
+
 def test_each_node_in_a_process_of_its_own():
     """What perception.launch.py starts: one process a node, driven through the lifecycle services."""
-    from lifecycle_msgs.msg import Transition
-    from lifecycle_msgs.srv import ChangeState
+    from lifecycle_msgs.msg import State, Transition
+    from lifecycle_msgs.srv import ChangeState, GetState
 
+    steps = (
+        (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
+        (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),
+    )
     arguments = {
         "emotion": [],
         "features": ["vision:=false"],
@@ -321,15 +333,16 @@ def test_each_node_in_a_process_of_its_own():
     spinner.start()
     try:
         for name in arguments:
-            client = observer.create_client(ChangeState, f"{name}/change_state")
-            assert client.wait_for_service(timeout_sec=60.0), name
-            for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-                future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+            change = observer.create_client(ChangeState, f"{name}/change_state")
+            get = observer.create_client(GetState, f"{name}/get_state")
+            assert change.wait_for_service(timeout_sec=60.0), name
+            assert get.wait_for_service(timeout_sec=60.0), name
+            for transition, state in steps:
+                change.call_async(ChangeState.Request(transition=Transition(id=transition)))
+                # The state is asked for, since the answer to a request made so soon after discovery may be lost.
                 deadline = time.monotonic() + 120.0
-                while not future.done():
-                    assert time.monotonic() < deadline, f"{name} does not answer"
-                    time.sleep(0.02)
-                assert future.result().success, name
+                while ask(get, GetState.Request()) != state:
+                    assert time.monotonic() < deadline, f"{name} does not reach state {state}"
         deadline = time.monotonic() + 120.0
         while len(observer.seen["emotion"]) < len(SCRIPT) and time.monotonic() < deadline:
             time.sleep(0.1)

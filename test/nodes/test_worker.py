@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from synctva_ros.nodes.worker import Worker  # noqa: E402
+from synctva_ros.nodes.worker import Worker
 
 
 class Gate:
@@ -100,19 +100,27 @@ def test_it_is_busy_from_the_first_item_to_the_end_of_the_last(make, gate):
     until(lambda: not worker.busy)
 
 
-def test_it_is_never_idle_while_an_item_is_on_its_way_to_be_worked_on():
-    started = []
+def test_it_is_busy_also_between_taking_an_item_and_working_on_it(make, gate):
+    gate.open.set()
+    worker, _ = make()
+    get, taken, go_on = worker._queue.get, threading.Event(), threading.Event()
 
-    def work(item):
-        started.append(item)
+    def get_slowly():
+        item = get()
+        taken.set()
+        go_on.wait(5.0)
+        return item
 
-    worker = Worker("w", work, 1, lambda error: None)
-    for number in range(2000):
-        worker.put(number)
-        while worker.busy:
-            pass
-        assert started[-1] == number
-    worker.stop()
+    worker._queue.get = get_slowly
+    worker.put(0)  # the thread already waits in the old get
+    until(lambda: gate.done == [0])
+    worker.put(1)
+    taken.wait(5.0)
+    assert worker.waiting == 0
+    assert worker.busy
+    go_on.set()
+    until(lambda: not worker.busy)
+    assert gate.done == [0, 1]
 
 
 def test_an_error_is_reported_and_the_next_item_is_worked_on(make, gate):

@@ -148,7 +148,7 @@ class StubCapture:
         self._open = self._left > 0
         self.settings = {}
 
-    def isOpened(self):  # noqa: N802
+    def isOpened(self):
         return self._open
 
     def set(self, key, value):
@@ -181,22 +181,28 @@ def capture(monkeypatch):
 
 
 def test_a_camera_that_dies_is_reported_and_opened_again(capture, short_waits, monkeypatch):
-    monkeypatch.setattr(capture, "lives", [5, 0, 0])
+    monkeypatch.setattr(capture, "lives", [0, 5, 0, 0])
     made, pictures, reports = make("0", rate=1000.0)
     made.start()
     until(lambda: len(pictures) >= 12)
     stop_quickly(made)
     assert [report.split("; ")[0] for report in reports] == [
+        "camera 0 cannot be opened",
         "camera 0 is open: 20x10",
         "camera 0 was lost",
         "camera 0 cannot be opened",
         "camera 0 cannot be opened",
         "camera 0 is open: 20x10",
     ]
-    assert [report.split("in ")[1] for report in reports if "next" in report] == ["0.02 s", "0.04 s", "0.08 s"]
-    assert capture.opened == [0, 0, 0, 0]
-    assert capture.released == 4
-    assert made.counters.reconnects == 3
+    assert [report.split("in ")[1] for report in reports if "next" in report] == [
+        "0.02 s",
+        "0.02 s",
+        "0.04 s",
+        "0.08 s",
+    ]
+    assert capture.opened == [0, 0, 0, 0, 0]
+    assert capture.released == 5
+    assert made.counters.reconnects == 4
 
 
 @pytest.mark.parametrize(("size", "height"), [((0, 0), 10), ((640, 480), 480)])

@@ -87,7 +87,7 @@ class StubSoundDevice:
     def query_devices(self, device):
         return {"name": f"stub {device}"}
 
-    def InputStream(self, **options):  # noqa: N802
+    def InputStream(self, **options):
         step = self.plan.pop(0) if self.plan else 10**9
         self.opened.append((time.monotonic(), options))
         if isinstance(step, Exception):
@@ -177,7 +177,7 @@ def test_the_device_is_asked_for_by_index_or_name(monkeypatch, given, asked):
 
 @pytest.mark.parametrize("hangs", [False, True])
 def test_a_device_that_dies_comes_back_as_a_new_stream(monkeypatch, hangs):
-    monkeypatch.setattr(microphone, "SILENT_AFTER", 0.2)
+    monkeypatch.setattr(microphone, "SILENT_AFTER", 0.2 if hangs else 60.0)
     module = StubSoundDevice([5, 10**9], hangs)
     mic, chunks, reports = make(monkeypatch, module)
     mic.start()

@@ -174,9 +174,7 @@ def test_a_change_of_rate_midway_keeps_time_and_length():
     t = np.arange(48000) / 48000
     first = cut(0.5 * np.sin(2 * np.pi * 200 * t), 48000)
     later = cut(0.5 * np.sin(2 * np.pi * 200 * t[:44100] * 48000 / 44100), 44100)
-    second = [
-        chunk(len(first) + item.sequence, item.samples, 44100, item.stamp + NANOSECONDS) for item in later
-    ]
+    second = [chunk(len(first) + item.sequence, item.samples, 44100, item.stamp + NANOSECONDS) for item in later]
     stream, runs = play(first + second)
     assert sum(len(run.samples) for run in runs) == pytest.approx(2 * SAMPLE_RATE, abs=2)
     assert runs[-1].position + len(runs[-1].samples) == pytest.approx(2 * SAMPLE_RATE, abs=2)
@@ -223,6 +221,15 @@ def test_dead_microphone_is_warned_of_once():
     play(chunks, warnings)
     assert len(warnings) == 1
     assert "muted" in warnings[0]
+
+
+def test_a_sound_in_between_shows_that_the_microphone_lives():
+    quiet = round(0.7 * DEAD_AFTER / CHUNK)
+    warnings = []
+    chunks = [chunk(n) for n in range(2 * quiet)]
+    chunks[quiet].samples[5] = 1e-4
+    play(chunks, warnings)
+    assert warnings == []
 
 
 @pytest.mark.parametrize(
