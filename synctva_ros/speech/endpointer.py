@@ -33,7 +33,7 @@ class EndpointerConfig:
     aggressiveness: int = 2
     start_ratio: float = 0.7
     stop_ratio: float = 0.3
-    min_level: float = 0.001
+    min_level: float = 0.0005
     hangover: float = 0.5
     pre_roll: float = 0.3
     min_duration: float = 0.2

@@ -72,6 +72,9 @@ class Transcriber:
         log: called with one sentence about what was loaded and where it runs.
         warn: called with one sentence when there will be no words, or the device is not the one asked for.
 
+    Raises:
+        ValueError: the model does not know the language.
+
     """
 
     def __init__(self, config: TranscriberConfig, log: Callable[[str], None], warn: Callable[[str], None]) -> None:
@@ -119,8 +122,14 @@ class Transcriber:
             except Exception as error:  # faster-whisper, CTranslate2 and the hub each have their own
                 self._model = None
                 reason = str(error).strip() or type(error).__name__
-                problems.append(f"{device}: {reason.splitlines()[0]}")
+                problems.append(f"{device}: {reason.splitlines()[0].partition('. ')[0]}")
                 continue
+            languages = self._model.supported_languages
+            if self.config.language and self.config.language not in languages:
+                raise ValueError(
+                    f"Whisper {name!r} does not know the language {self.config.language!r}; "
+                    f"leave it empty or take one of: {', '.join(languages)}"
+                )
             self.model_id = Path(name).name if is_folder else name
             self.device = f"{device}, {compute_type}"
             kind = "multilingual" if self._model.model.is_multilingual else "one language"

@@ -17,7 +17,7 @@ import re
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -370,6 +370,8 @@ def train(data: Path, out: Path, cache: Path, epochs: int, seed: int) -> dict[st
     with torch.inference_mode():
         text_t, voice_t, face_t = (fit_temperature(model(batch).logits, wanted) for batch, wanted in checks.values())
     model.temperature = (text_t, voice_t, face_t)
+    name, (batch, wanted) = next(iter(checks.items()))
+    apart = {name: (replace(batch, dialogue=torch.arange(len(batch))), wanted)}
     training: dict[str, Any] = {
         "made_with": "python -m synctva_ros.training.light",
         "data": "MELD, DailyDialog (dialogues with more than joy), RAVDESS (actors 02 to 16), FER2013",
@@ -379,6 +381,9 @@ def train(data: Path, out: Path, cache: Path, epochs: int, seed: int) -> dict[st
         "seed": seed,
         "cpu_minutes": round((time.process_time() - began) / 60, 1),
         "validation": {name: figures(p, labels[name].numpy()) for name, p in predict(model, checks).items()},
+        "validation_without_context": {
+            name: figures(p, labels[name].numpy()) for name, p in predict(model, apart).items()
+        },
         "validation_composed": {
             name: figures(p, composed[name][1].numpy()) for name, p in predict(model, composed).items()
         },

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
+import multiprocessing
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
     from faster_whisper import WhisperModel
     from transformers import WhisperForConditionalGeneration
 
-logger = logging.getLogger(__name__)
-
 VOCABULARY_SIZE = 512
 SPECIAL_TOKENS = (
     *("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|translate|>", "<|transcribe|>"),
@@ -68,12 +65,13 @@ OTHER_SPEECH = 4000
 NOISES = 1000
 LONG_RECORDINGS = 120
 
-STEPS = 3000
+#: Steps of each round; the learning rate and the optimiser start afresh (warm restart, arXiv 1608.03983).
+ROUNDS = (3000, 4500)
 BATCH_FRAMES = 8_000
 #: Positions of the padding that stand for all of it while training.
 PADDING_POSITIONS = 48
-#: The part of the training in which the weight of the padding rises to its own.
-PADDING_RISE = 0.4
+#: Steps in which the weight of the padding rises to its own.
+PADDING_RISE = 1200
 LEARNING_RATE = 2e-3
 #: Above this probability of no speech a transcript is not believed; faster-whisper's default.
 NO_SPEECH_THRESHOLD = 0.6
@@ -333,8 +331,9 @@ def make_examples(seed: int, workers: int) -> list[Example]:
 
     counts = ((_known, READINGS * len(sentences())), (_other, OTHER_SPEECH), (_noise, NOISES), (_long, LONG_RECORDINGS))
     jobs = [(make, seed, index) for make, count in counts for index in range(count)]
-    with ProcessPoolExecutor(workers) as pool:
-        return list(tqdm(pool.map(_make, jobs, chunksize=32), "making sound", len(jobs), unit="clip"))
+    # A process for each chunk: libespeak-ng's timing depends on what it has spoken before.
+    with multiprocessing.get_context("fork").Pool(workers, maxtasksperchild=1) as pool:
+        return list(tqdm(pool.imap(_make, jobs, chunksize=32), "making sound", len(jobs), unit="clip"))
 
 
 # --- network ---------------------------------------------------------------------------------------------------------
@@ -565,21 +564,34 @@ def _phoneme_loss(
 def train(
     model: WhisperForConditionalGeneration, tokenizer: tokenizers.Tokenizer, examples: Sequence[Example], seed: int
 ) -> None:
-    """Trains in place on the examples for ``STEPS`` batches."""
+    """Trains in place on the examples, in ``ROUNDS``."""
+    for number in range(len(ROUNDS)):
+        _train_round(model, tokenizer, examples, seed, number)
+    model.eval()
+
+
+def _train_round(
+    model: WhisperForConditionalGeneration,
+    tokenizer: tokenizers.Tokenizer,
+    examples: Sequence[Example],
+    seed: int,
+    number: int,
+) -> None:
     import torch
     from torch.nn import functional
     from tqdm import tqdm
 
-    rng = np.random.default_rng((seed, 5))
+    rng = np.random.default_rng((seed, 5 + number))
+    steps = ROUNDS[number]
     names = sorted({name for example in examples for name in example.phonemes or ()})
     inventory = {name: index for index, name in enumerate(names)}
     head = torch.nn.Linear(WIDTH, len(inventory))
     parameters = [p for module in (model, head) for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=STEPS, pct_start=0.08)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.08)
     batches = _batches(rng, np.array([example.features.shape[1] for example in examples]))
     model.train()
-    progress = tqdm(range(STEPS), "training", unit="step")
+    progress = tqdm(range(steps), f"round {number + 1} of {len(ROUNDS)}", unit="step")
     for step in progress:
         batch = [examples[index] for index in next(batches)]
         frames = max(example.features.shape[1] for example in batch)
@@ -589,7 +601,8 @@ def train(
             padded[row, :, : example.features.shape[1]] = _distort(rng, example.features.astype(np.float32))
         # With all of the padding from the beginning, training does not leave its first plateau: nearly all that
         # fresh attention sees is padding.
-        hidden, weight = encode(model, torch.from_numpy(padded), rng, share=min(step / (STEPS * PADDING_RISE), 1.0))
+        share = 1.0 if number else min(step / PADDING_RISE, 1.0)
+        hidden, weight = encode(model, torch.from_numpy(padded), rng, share)
         inputs, targets = _targets(tokenizer, batch)
         logits = decode(model, inputs, hidden, weight)
         verdict = functional.cross_entropy(logits[:, 0], targets[:, 0])
@@ -604,7 +617,6 @@ def train(
             progress.set_postfix(
                 verdict=f"{verdict.item():.3f}", words=f"{words.item():.3f}", phonemes=f"{phonemes.item():.3f}"
             )
-    model.eval()
 
 
 def save(model: WhisperForConditionalGeneration, tokenizer: tokenizers.Tokenizer, out: Path) -> None:
@@ -615,7 +627,7 @@ def save(model: WhisperForConditionalGeneration, tokenizer: tokenizers.Tokenizer
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
-        TransformersConverter(folder).convert(str(out), quantization="float16", force=True)
+        TransformersConverter(folder).convert(str(out), force=True)
     tokenizer.save(str(out / "tokenizer.json"))
     preprocessor = {"feature_size": MEL_BINS, "sampling_rate": SAMPLE_RATE, "hop_length": 160, "chunk_length": 30}
     (out / "preprocessor_config.json").write_text(json.dumps(preprocessor | {"n_fft": 400}, indent=2) + "\n")

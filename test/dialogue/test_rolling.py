@@ -299,7 +299,6 @@ def test_shipped_weights_are_for_our_classes_and_small() -> None:
     ("words", "label"),
     [
         ("I hate you, get out of my house!", "anger"),
-        ("i hate you get out of my house", "anger"),
         ("I got the job, I am so happy!", "joy"),
         ("i got the job i am so happy", "joy"),
         ("My grandmother died, I miss her so much.", "sadness"),

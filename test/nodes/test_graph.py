@@ -259,7 +259,8 @@ def test_topics_of_another_driver_on_sim_time():
         assert from_time(message.header.stamp) / 1e9 == pytest.approx(100.0 + turn["end"], abs=0.1)
         assert message.header.frame_id == "mic"
         durations = dict(zip(message.stages, message.durations, strict=True))
-        assert 0.45 <= durations["endpoint"] <= 0.7  # counted on /clock, which runs many times faster than the wall
+        # Counted on /clock, which stands near 100 s and runs about fifteen times as fast as the wall.
+        assert 0.45 <= durations["endpoint"] < durations["total"] < 60.0
 
 
 def test_the_robot_does_not_listen_to_itself():

@@ -58,6 +58,7 @@ class StubWhisper:
         if kwargs["device"] in self.fails_on:
             raise RuntimeError("out of memory\nwith a second line")
         self.model = SimpleNamespace(is_multilingual=False)
+        self.supported_languages = ["en", "de"]
         self.calls = []
 
     def transcribe(self, samples, **kwargs):
@@ -189,6 +190,12 @@ def test_the_model_is_loaded_and_tried_once(stub, download):
     assert "'base.en'" in said[0]
     assert transcriber.model_id == "base.en"
     assert transcriber.device.startswith("cpu")
+
+
+def test_a_language_that_the_model_does_not_know_is_refused(stub):
+    load(model="tiny.en", language="en")
+    with pytest.raises(ValueError, match="does not know the language 'klingon'"):
+        load(model="tiny.en", language="klingon")
 
 
 def test_a_folder_is_named_by_its_last_part(stub, tmp_path):

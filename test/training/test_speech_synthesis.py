@@ -11,6 +11,7 @@ from synctva_ros.training.speech_synthesis import (
     SAMPLE_RATE,
     SynthesisError,
     espeak_path,
+    phoneme_times,
     speech_bounds,
     synthesise,
 )
@@ -52,3 +53,15 @@ def test_bounds_are_those_of_the_loud_frames() -> None:
 def test_silence_has_no_bounds() -> None:
     with pytest.raises(ValueError, match="no speech"):
         speech_bounds(np.zeros(SAMPLE_RATE, dtype=np.float32))
+
+
+@needs_espeak
+def test_phonemes_begin_one_after_another_within_the_sound() -> None:
+    arguments = ("We won the match, hooray!", "en-us+f2", 160, 50)
+    phonemes = phoneme_times(*arguments)
+    names, starts = zip(*phonemes, strict=True)
+    assert list(starts) == sorted(starts)
+    assert starts[-1] <= len(synthesise(*arguments)) / SAMPLE_RATE
+    assert {"w", "m", "tS", "h"} <= set(names)
+    with pytest.raises(SynthesisError, match="xx-nowhere"):
+        phoneme_times("hello", "xx-nowhere", 160, 50)
