@@ -25,18 +25,18 @@ test: lint
 
 lint: .venv/.test
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
 test-jazzy: .venv-jazzy/.test
 	.venv-jazzy/bin/pytest test/test_install.py test/nodes/test_graph.py
 
-.venv/.demo: EXTRAS = demo
-.venv/.test .venv-jazzy/.test: EXTRAS = demo,train,test
+.venv/.test .venv-jazzy/.test: EXTRAS = [train,test]
 .venv-jazzy/.test: export ROS_DISTRO = jazzy
 
 .venv/.demo .venv/.test .venv-jazzy/.test: $(SOURCES)
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --constraint constraints.txt ".[$(EXTRAS)]"
+	$(@D)/bin/python -m pip install --constraint constraints.txt ".$(EXTRAS)"
 	touch $@
 
 clean:

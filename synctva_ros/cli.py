@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -177,15 +176,9 @@ def demo(arguments: argparse.Namespace) -> int:
         "A synthesised dialogue of two speakers, recognised by the closed-set Whisper that comes with the package\n"
         "(it knows these sentences only; for real speech give --whisper a real model).\n"
     )
-    with tempfile.TemporaryDirectory() as folder:
-        camera = _demo_face(Path(folder))
-        if camera is None:
-            console.print("scikit-image is not installed, so nobody is in front of the camera.\n", style="dim")
-        line = ["run", "--media", str(DEMO / "dialogue.flac"), "--whisper", "demo"]
-        line += ["--camera", camera] if camera and not arguments.fast else []
-        line += ["--fast"] if arguments.fast else []
-        seen: list[dict[str, Any]] = []
-        status = run(parser().parse_args(line), seen)
+    line = ["run", "--media", str(DEMO / "dialogue.flac"), "--whisper", "demo", *(["--fast"] if arguments.fast else [])]
+    seen: list[dict[str, Any]] = []
+    status = run(parser().parse_args(line), seen)
     if status:
         return status
     table = Table("turn", "said", "understood", "meant", "estimated", title="Script and result")
@@ -201,18 +194,6 @@ def demo(arguments: argparse.Namespace) -> int:
     console.print(f"{len(seen)} of {len(script)} turns answered, {words} with the right words, ", end="")
     console.print(f"{labels} with the emotion of the script.")
     return 0 if len(seen) == len(script) else 1
-
-
-def _demo_face(folder: Path) -> str | None:
-    """Write a free photograph of a face for the demo's camera: NASA's portrait of Eileen Collins in scikit-image."""
-    try:
-        import cv2
-        from skimage.data import astronaut
-    except ImportError:
-        return None
-    path = folder / "face.png"
-    cv2.imwrite(str(path), cv2.cvtColor(astronaut(), cv2.COLOR_RGB2BGR))
-    return str(path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,6 @@ from synctva_ros.types import FloatArray
 
 #: Held-out voices: the demo recogniser has not been trained on them.
 VOICES = {"anna": "en-us+f2", "ben": "en-us+m3"}
-SPEED = 150
 SEED = 0
 LEAD_IN = 1.0
 LEAD_OUT = 2.0
@@ -57,7 +56,7 @@ def make_dialogue() -> tuple[FloatArray, dict[str, object]]:
     turns: list[dict[str, object]] = []
     position = len(pieces[0])
     for index, (speaker, emotion, text) in enumerate(SCRIPT):
-        spoken = synthesise(text, VOICES[speaker], SPEED)
+        spoken = synthesise(text, VOICES[speaker])
         first, last = speech_bounds(spoken)
         spoken = spoken[first:last] * np.float32(PEAK / np.abs(spoken).max())
         turns.append(

@@ -74,13 +74,13 @@ class DynamicEnhancement(nn.Module):
 
 
 #: Standardised inputs are kept within this many deviations.
-LARGEST_INPUT = 10.0
+LARGEST_INPUT = 4.0
 
 
 class Projection(nn.Module):
     r"""One modality's encoder vector in the network's width.
 
-    .. math:: h = \mathrm{GELU}\big(W \, \mathrm{clip}_{\pm 10}((x - \mu) / \sigma) + b\big)
+    .. math:: h = \mathrm{GELU}\big(W \, \mathrm{clip}_{\pm 4}((x - \mu) / \sigma) + b\big)
 
     :math:`\mu, \sigma` ``[width]`` are those of the training data (see :meth:`fit`) and are stored with the weights,
     because encoders differ in scale by orders of magnitude. Clipped, because one channel far from all that was seen in

@@ -38,7 +38,8 @@ class CameraNode(PerceptionNode):
             self.value("rate"),
             clock=self.now,
             on_image=self._publish,
-            report=self.warn,
+            log=self.inform,
+            warn=self.warn,
         )
 
     def activate(self) -> None:

@@ -34,7 +34,8 @@ class MicrophoneNode(PerceptionNode):
             self.value("chunk"),
             clock=self.now,
             on_chunk=lambda chunk: self._publisher.publish(chunk_to_msg(chunk, self._frame_id)),
-            report=self.warn,
+            log=self.inform,
+            warn=self.warn,
         )
         self._frame_id: str = self.value("frame_id")
 

@@ -34,7 +34,8 @@ class Camera:
         rate: pictures given on per second at the most [Hz].
         clock: the node's time [ns].
         on_image: called with (stamp [ns], BGR picture uint8 ``[h, w, 3]``) from the camera's thread.
-        report: called with one sentence when the device is opened, lost or refused.
+        log: called with one sentence when the device is open.
+        warn: called with one sentence when the device is lost or refused.
 
     The stamp is taken when OpenCV hands the picture over, the closest to the exposure that all its back ends give.
 
@@ -48,7 +49,8 @@ class Camera:
         rate: float,
         clock: Callable[[], int],
         on_image: Callable[[int, NDArray[np.uint8]], None],
-        report: Callable[[str], None],
+        log: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self._device: str | int = int(device) if device.isdigit() else device
         self._is_file = not device.isdigit() and Path(device).is_file()
@@ -57,7 +59,8 @@ class Camera:
         self._period = 1.0 / rate
         self._clock = clock
         self._on_image = on_image
-        self._report = report
+        self._log = log
+        self._warn = warn
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.counters = CameraCounters()
@@ -97,7 +100,7 @@ class Camera:
             self.connected = False
             self.counters.reconnects += 1
             what = "was lost" if given else "cannot be opened"
-            self._report(f"camera {self._device!r} {what}; next attempt in {backoff.seconds:g} s")
+            self._warn(f"camera {self._device!r} {what}; next attempt in {backoff.seconds:g} s")
             backoff.wait()
         self.connected = False
 
@@ -123,7 +126,7 @@ class Camera:
                 if not self.connected:
                     self.connected = True
                     backoff.reset()
-                    self._report(f"camera {self._device!r} is open: {image.shape[1]}x{image.shape[0]}")
+                    self._log(f"camera {self._device!r} is open: {image.shape[1]}x{image.shape[0]}")
                 self._give(image)
                 given = True
                 next_due = max(next_due + self._period, now)

@@ -79,7 +79,8 @@ class Microphone:
         chunk: length of a chunk [s].
         clock: the node's time [ns].
         on_chunk: called with each chunk from the microphone's thread.
-        report: called with one sentence when the device is opened, lost or refused.
+        log: called with one sentence when the device is open.
+        warn: called with one sentence when the device is lost or refused.
 
     """
 
@@ -91,7 +92,8 @@ class Microphone:
         chunk: float,
         clock: Callable[[], int],
         on_chunk: Callable[[AudioChunk], None],
-        report: Callable[[str], None],
+        log: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self._sounddevice = load_sounddevice()
         self._device: str | int | None = int(device) if device.isdigit() else (device or None)
@@ -100,7 +102,8 @@ class Microphone:
         self._frames = max(round(chunk * sample_rate), 1)
         self._clock = clock
         self._on_chunk = on_chunk
-        self._report = report
+        self._log = log
+        self._warn = warn
         self._queue: queue.Queue[tuple[int, int, FloatArray]] = queue.Queue(maxsize=200)
         self._sequence = 0
         self._stop = threading.Event()
@@ -137,7 +140,7 @@ class Microphone:
                 self.connected = False
                 if not self._stop.is_set():
                     name = "default input" if self._device is None else self._device
-                    self._report(f"microphone {name!r}: {error}; next attempt in {backoff.seconds:g} s")
+                    self._warn(f"microphone {name!r}: {error}; next attempt in {backoff.seconds:g} s")
                     self.counters.reconnects += 1
                     backoff.wait()
         self.connected = False
@@ -171,7 +174,7 @@ class Microphone:
                         backoff.reset()
                         name = self._sounddevice.query_devices(stream.device)["name"]
                         what = f"{self._sample_rate} Hz, {self._channels} channel(s)"
-                        self._report(f"microphone {name!r} is open: {what}")
+                        self._log(f"microphone {name!r} is open: {what}")
                     self.counters.chunks += 1
                     self._on_chunk(AudioChunk(stream_id, sequence, stamp, self._sample_rate, samples))
             finally:

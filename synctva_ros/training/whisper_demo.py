@@ -2,7 +2,7 @@
 
 The network is Whisper's (Radford et al. 2022, arXiv 2212.04356), two layers deep, and knows a closed set of sentences
 (``synctva_ros/demo/sentences.txt``), read by eSpeak NG. For anything else, noise or speech, it is trained to say
-``<|nospeech|>`` and nothing. Features are faster-whisper's own and the result is a CTranslate2 folder, so that the
+``<|nospeech|>`` and a blank. Features are faster-whisper's own and the result is a CTranslate2 folder, so that the
 road from sound to words is the one a full-size model takes. ``--evaluate`` measures a folder instead of training.
 """
 
@@ -66,7 +66,7 @@ NOISES = 1000
 LONG_RECORDINGS = 120
 
 #: Steps of each round; the learning rate and the optimiser start afresh (warm restart, arXiv 1608.03983).
-ROUNDS = (3000, 4500)
+ROUNDS = (3000, 4500, 2000)
 BATCH_FRAMES = 8_000
 #: Positions of the padding that stand for all of it while training.
 PADDING_POSITIONS = 48
@@ -418,14 +418,15 @@ def build_model(tokenizer: tokenizers.Tokenizer) -> WhisperForConditionalGenerat
         begin_suppress_tokens=None,
     )
     model = WhisperForConditionalGeneration(config)
-    # Nothing is suppressed at the beginning: an empty text is how the model refuses.
+    # As in OpenAI's models no text begins with its end: CTranslate2's beam search loses hypotheses if it may. Unlike
+    # there it may begin with a lone space: that is the text of what is refused, and faster-whisper drops it.
     model.generation_config = GenerationConfig(
         decoder_start_token_id=start,
         bos_token_id=end,
         eos_token_id=end,
         pad_token_id=end,
         suppress_tokens=[],
-        begin_suppress_tokens=[],
+        begin_suppress_tokens=[end],
         lang_to_id={"<|en|>": token_id(tokenizer, "<|en|>")},
     )
     return model
@@ -533,7 +534,7 @@ def _targets(tokenizer: tokenizers.Tokenizer, batch: Sequence[Example]) -> tuple
         token_id(tokenizer, token)
         for token in ("<|endoftext|>", "<|startoftranscript|>", "<|nospeech|>", "<|notimestamps|>")
     )
-    texts = [tokenizer.encode(f" {x.sentence}").ids if x.sentence else [] for x in batch]
+    texts = [tokenizer.encode(f" {example.sentence or ''}").ids for example in batch]
     longest = max(map(len, texts))
     inputs = torch.full((len(batch), longest + 2), end)
     targets = torch.full((len(batch), longest + 2), -100)
@@ -647,10 +648,16 @@ def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     return row[-1], len(expected)
 
 
-def transcribe(model: WhisperModel, sound: FloatArray) -> str:
+def transcribe(model: WhisperModel, sound: FloatArray, beam_size: int = 1) -> str:
     """The words that faster-whisper hears in sound ``[samples]`` at 16 kHz; empty if it is refused."""
     segments, _ = model.transcribe(
-        sound, language="en", beam_size=1, without_timestamps=True, condition_on_previous_text=False, vad_filter=False
+        sound,
+        language="en",
+        beam_size=beam_size,
+        temperature=0.0,
+        without_timestamps=True,
+        condition_on_previous_text=False,
+        vad_filter=False,
     )
     return "".join(segment.text for segment in segments if segment.no_speech_prob <= NO_SPEECH_THRESHOLD).strip()
 

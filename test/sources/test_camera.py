@@ -28,6 +28,7 @@ def make(device, rate=50.0, width=0, height=0):
         time.monotonic_ns,
         lambda stamp, image: pictures.append((stamp / 1e9, image)),
         reports.append,
+        reports.append,
     )
     return made, pictures, reports
 

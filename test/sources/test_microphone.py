@@ -129,7 +129,9 @@ def make(monkeypatch, module, device="", channels=1, on_chunk=None, backoff=0.02
     monkeypatch.setattr(microphone, "load_sounddevice", lambda: module)
     monkeypatch.setattr(microphone, "Backoff", lambda stop: Backoff(stop, backoff, 8 * backoff))
     chunks, reports = [], []
-    made = Microphone(device, RATE, channels, CHUNK, lambda: NOW, on_chunk or chunks.append, reports.append)
+    made = Microphone(
+        device, RATE, channels, CHUNK, lambda: NOW, on_chunk or chunks.append, reports.append, reports.append
+    )
     return made, chunks, reports
 
 
