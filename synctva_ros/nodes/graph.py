@@ -124,11 +124,12 @@ class Graph:
 
     def stop(self) -> None:
         """Take everything down."""
-        for node in reversed(self.nodes.values()):
-            node.shut_down()
+        # First the executor: it must not wait on what the nodes are about to destroy.
         self.executor.shutdown()
         if self._spinner.is_alive():
             self._spinner.join()
+        for node in reversed(self.nodes.values()):
+            node.shut_down()
         for node in self.nodes.values():
             node.destroy_node()
         self._listener.destroy_node()

@@ -418,8 +418,8 @@ def build_model(tokenizer: tokenizers.Tokenizer) -> WhisperForConditionalGenerat
         begin_suppress_tokens=None,
     )
     model = WhisperForConditionalGeneration(config)
-    # As in OpenAI's models no text begins with its end: CTranslate2's beam search loses hypotheses if it may. Unlike
-    # there it may begin with a lone space: that is the text of what is refused, and faster-whisper drops it.
+    # As in OpenAI's models, no text begins with its end. Unlike there, it may begin with a lone space: that is the text
+    # of what is refused, and faster-whisper drops it.
     model.generation_config = GenerationConfig(
         decoder_start_token_id=start,
         bos_token_id=end,
@@ -648,12 +648,12 @@ def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     return row[-1], len(expected)
 
 
-def transcribe(model: WhisperModel, sound: FloatArray, beam_size: int = 1) -> str:
+def transcribe(model: WhisperModel, sound: FloatArray) -> str:
     """The words that faster-whisper hears in sound ``[samples]`` at 16 kHz; empty if it is refused."""
     segments, _ = model.transcribe(
         sound,
         language="en",
-        beam_size=beam_size,
+        beam_size=1,
         temperature=0.0,
         without_timestamps=True,
         condition_on_previous_text=False,
