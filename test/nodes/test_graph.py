@@ -310,8 +310,8 @@ def test_each_node_in_a_process_of_its_own():
     from lifecycle_msgs.srv import ChangeState, GetState
 
     steps = (
-        (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
-        (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),
+        (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE),
+        (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE),
     )
     arguments = {
         "emotion": [],
@@ -338,12 +338,13 @@ def test_each_node_in_a_process_of_its_own():
             get = observer.create_client(GetState, f"{name}/get_state")
             assert change.wait_for_service(timeout_sec=60.0), name
             assert get.wait_for_service(timeout_sec=60.0), name
-            for transition, state in steps:
-                change.call_async(ChangeState.Request(transition=Transition(id=transition)))
-                # The state is asked for, since the answer to a request made so soon after discovery may be lost.
+            for transition, before, after in steps:
+                # A request or its answer may be lost so soon after discovery: ask for the state, and send it again.
                 deadline = time.monotonic() + 120.0
-                while ask(get, GetState.Request()) != state:
-                    assert time.monotonic() < deadline, f"{name} does not reach state {state}"
+                while (state := ask(get, GetState.Request())) != after:
+                    assert time.monotonic() < deadline, f"{name} is in state {state}, not {after}"
+                    if state == before:
+                        change.call_async(ChangeState.Request(transition=Transition(id=transition)))
         deadline = time.monotonic() + 120.0
         while len(observer.seen["emotion"]) < len(SCRIPT) and time.monotonic() < deadline:
             time.sleep(0.1)
