@@ -223,7 +223,8 @@ class PerceptionNode(LifecycleNode):
             given = self._parameter_overrides[param.name].value
             allowed = f" (allowed: {param.low:g} to {param.high:g})" if param.low is not None else ""
             kind = type(param.default).__name__
-            self._refused[param.name] = f"{given!r} is not a possible value of type {kind}{allowed}: {error}"
+            hint = f"write {given}.0" if kind == "float" and type(given) is int else error
+            self._refused[param.name] = f"{given!r} is not a possible value of type {kind}{allowed}: {hint}"
             self.declare_parameter(param.name, param.default, param.descriptor(), ignore_override=True)
 
     def _check_choices(self, parameters: list[Parameter[Any]]) -> Any:

@@ -123,6 +123,14 @@ def test_a_parameter_of_the_wrong_type_refuses_and_a_good_value_mends_it():
     node.destroy_node()
 
 
+def test_a_whole_number_for_a_float_is_refused_with_what_to_write():
+    node = build(UtteranceNode, hangover=1)
+    assert node.trigger_configure() == FAILURE
+    assert "hangover" in node.refusal
+    assert "write 1.0" in node.refusal
+    node.destroy_node()
+
+
 def test_parameters_that_contradict_each_other_are_refused():
     node = build(UtteranceNode, start_ratio=0.2, stop_ratio=0.5)
     assert node.trigger_configure() == FAILURE

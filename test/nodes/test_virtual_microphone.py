@@ -93,9 +93,9 @@ def test_the_dialogue_through_a_microphone(virtual_microphone):
     emotions = [json.loads(line) for line in lines]
     assert [emotion["text"] for emotion in emotions] == [turn["text"] for turn in SCRIPT], "".join(log)
     assert code == 0
-    # paplay starts some tenths of a second after it is called; from then on, both clocks are the same.
+    # When the first sample of paplay enters the sink is not known exactly; from then on, both clocks are the same.
     ends = [e["header"]["stamp"]["sec"] + e["header"]["stamp"]["nanosec"] * 1e-9 - begun for e in emotions]
     late = [end - turn["end"] for end, turn in zip(ends, SCRIPT, strict=True)]
-    assert 0.0 <= min(late) <= max(late) < 1.5
+    assert -0.1 <= min(late) <= max(late) < 1.5
     assert max(late) - min(late) < 0.1
     assert len({emotion["stream_id"] for emotion in emotions}) == 1

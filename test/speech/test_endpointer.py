@@ -42,7 +42,7 @@ def turn(number, margin=0.3):
 
 
 def silence(seconds):
-    return np.random.default_rng(1).normal(0.0, 5e-4, at(seconds)).astype(np.float32)
+    return np.random.default_rng(1).normal(0.0, 2e-4, at(seconds)).astype(np.float32)
 
 
 def chunks(samples, rate=SAMPLE_RATE, size=None, stream_id="m1", origin=T0, end=True):
@@ -158,7 +158,7 @@ def end_chunk(sequence, stream_id="m1"):
 
 def test_pre_roll_and_tail_are_there_and_speech_is_between_them():
     config = EndpointerConfig(pre_roll=0.2, hangover=0.4)
-    for utterance in find(chunks(demo()[: at(12.0)]), Endpointer(config)):
+    for utterance in find(chunks(demo()[: at(TURNS[3]["start"] - 0.5)]), Endpointer(config)):
         before = (utterance.start - utterance.samples_start) / NANOSECONDS
         assert before == pytest.approx(0.2, abs=0.02)
         length = utterance.stream_end - utterance.stream_start
