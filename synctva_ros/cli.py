@@ -71,7 +71,7 @@ def _setting(text: str) -> tuple[str, str, Any]:
     node, dot, parameter = name.partition(".")
     if not (equals and dot and node and parameter):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form NODE.PARAMETER=VALUE (utterance.hangover=0.3)")
-    return node, parameter, yaml.safe_load(value)
+    return node, parameter, yaml.safe_load(value) if value else ""  # YAML would make nothing of an empty text
 
 
 def run(arguments: argparse.Namespace, seen: list[dict[str, Any]] | None = None) -> int:

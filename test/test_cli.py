@@ -42,6 +42,7 @@ def test_settings_are_read_as_yaml():
     assert cli._setting("utterance.hangover=0.3") == ("utterance", "hangover", 0.3)
     assert cli._setting("features.vision=false") == ("features", "vision", False)
     assert cli._setting("transcriber.model=a=b.c") == ("transcriber", "model", "a=b.c")
+    assert cli._setting("transcriber.model=") == ("transcriber", "model", "")
     for wrong in ("hangover=0.3", "utterance.hangover", ".=1", "="):
         with pytest.raises(argparse.ArgumentTypeError, match=r"NODE\.PARAMETER=VALUE"):
             cli._setting(wrong)

@@ -131,11 +131,6 @@ class PerceptionNode(LifecycleNode):
         """Offer a service until the node is deactivated."""
         self._entities.append((self.destroy_service, self.create_service(service, name, callback)))
 
-    def every(self, seconds: float, callback: Callable[[], None]) -> None:
-        """Call back on a timer until the node is deactivated; it runs also when ``/clock`` stands still."""
-        timer = self.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self._entities.append((self.destroy_timer, timer))
-
     def now(self) -> int:
         """Return the node's time [ns]: the wall clock, or ``/clock`` with ``use_sim_time``."""
         return int(self.get_clock().now().nanoseconds)
@@ -168,6 +163,7 @@ class PerceptionNode(LifecycleNode):
             self._quietly(self.cleanup)
             return TransitionCallbackReturn.FAILURE
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        # On a steady clock, so that the state is told also when /clock stands still.
         self._diagnostics_timer = self.create_timer(
             1.0, self.publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )

@@ -42,6 +42,13 @@ def build(node_class, **values):
     return node_class(parameter_overrides=[Parameter(name, value=value) for name, value in values.items()])
 
 
+def build_whole(node_class, values):
+    """A node that shall be configured: what it needs of the machine must be there."""
+    if node_class is MicrophoneNode:
+        pytest.importorskip("sounddevice", exc_type=OSError, reason="PortAudio (libportaudio2) is not installed")
+    return build(node_class, **values)
+
+
 def entities(node):
     return (
         len(list(node.subscriptions)),
@@ -53,9 +60,7 @@ def entities(node):
 
 @pytest.mark.parametrize(("node_class", "values"), NODES, ids=[node_class.__name__ for node_class, _ in NODES])
 def test_configure_activate_deactivate_cleanup_and_again(node_class, values):
-    if node_class is MicrophoneNode:
-        pytest.importorskip("sounddevice", exc_type=OSError, reason="PortAudio (libportaudio2) is not installed")
-    node = build(node_class, **values)
+    node = build_whole(node_class, values)
     born, threads = entities(node), set(threading.enumerate())
     alive = None
     for _ in range(2):
@@ -83,9 +88,7 @@ def library_threads():
 
 @pytest.mark.parametrize(("node_class", "values"), NODES, ids=[node_class.__name__ for node_class, _ in NODES])
 def test_shutdown_while_active_releases_everything(node_class, values):
-    if node_class is MicrophoneNode:
-        pytest.importorskip("sounddevice", exc_type=OSError, reason="PortAudio (libportaudio2) is not installed")
-    node = build(node_class, **values)
+    node = build_whole(node_class, values)
     born, threads = entities(node), set(threading.enumerate())
     assert node.trigger_configure() == SUCCESS, node.refusal
     assert node.trigger_activate() == SUCCESS, node.refusal

@@ -65,26 +65,18 @@ def test_items_are_worked_on_in_order_on_another_thread(make, gate):
     assert errors == []
 
 
-def test_a_full_queue_refuses(make, gate):
-    worker, _ = make(size=2)
+@pytest.mark.parametrize(
+    ("latest_wins", "done"), [(False, [0, 1, 2]), (True, [0, 3, 4])], ids=["refuses", "forgets the oldest"]
+)
+def test_a_full_queue(make, gate, latest_wins, done):
+    worker, _ = make(size=2, latest_wins=latest_wins)
     assert worker.put(0)
     gate.begun.wait(5.0)
     assert [worker.put(number) for number in (1, 2, 3, 4)] == [True, True, False, False]
     assert (worker.waiting, worker.dropped) == (2, 2)
     gate.open.set()
     until(lambda: not worker.busy)
-    assert gate.done == [0, 1, 2]
-
-
-def test_a_full_queue_forgets_the_oldest_if_the_latest_wins(make, gate):
-    worker, _ = make(size=2, latest_wins=True)
-    assert worker.put(0)
-    gate.begun.wait(5.0)
-    assert [worker.put(number) for number in (1, 2, 3, 4)] == [True, True, False, False]
-    assert (worker.waiting, worker.dropped) == (2, 2)
-    gate.open.set()
-    until(lambda: not worker.busy)
-    assert gate.done == [0, 3, 4]
+    assert gate.done == done
 
 
 def test_it_is_busy_from_the_first_item_to_the_end_of_the_last(make, gate):
