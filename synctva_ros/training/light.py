@@ -13,7 +13,6 @@ import argparse
 import csv
 import hashlib
 import json
-import re
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -31,9 +30,9 @@ from synctva_ros.encoders.face import FaceEncoder
 from synctva_ros.encoders.text import TextEncoder
 from synctva_ros.network.synctva import MODALITIES, DialogueBatch, SyncTVA, SyncTVAConfig
 from synctva_ros.network.weights import Description, save
+from synctva_ros.training.corpora import Corpus, IntArray, as_recognised, read_corpus
 from synctva_ros.types import EMOTIONS, FloatArray
 
-IntArray = NDArray[np.int64]
 MODEL_ID = "synctva-light-2"
 #: Names of the classes in RAVDESS and FER2013. Calm speech is neutral.
 NAMES = {
@@ -111,16 +110,6 @@ def class_index(name: str) -> int:
     return EMOTIONS.index(emotion)
 
 
-def as_written(text: str) -> str:
-    """MELD's text with its stray Windows-1252 characters put right."""
-    return re.sub("[\x80-\x9f]", lambda c: c[0].encode("latin-1").decode("cp1252", "ignore"), text).strip()
-
-
-def as_recognised(text: str) -> str:
-    """Lower case, without punctuation."""
-    return re.sub(r"\s+", " ", re.sub(r"[^\w\s']", " ", text.lower().replace("\u2019", "'"))).strip()
-
-
 def cached(folder: Path, parts: Sequence[str | bytes], make: Callable[[], FloatArray]) -> FloatArray:
     """The array that ``make`` returns, from ``folder`` if it was made from the same parts before."""
     digest = hashlib.sha256()
@@ -134,24 +123,23 @@ def cached(folder: Path, parts: Sequence[str | bytes], make: Callable[[], FloatA
     return array
 
 
-def read_talks(path: Path, encoder: TextEncoder, cache: Path, emotional: bool = False) -> tuple[list[Talk], FloatArray]:
-    """Dialogues of a JSON-lines file and their text vectors; ``emotional``: only those with more than joy in them."""
-    dialogues = [json.loads(line)["utterances"] for line in path.read_text(encoding="utf-8").splitlines()]
-    if emotional:
-        dialogues = [d for d in dialogues if {u["emotion"] for u in d} - {"neutral", "joy"}]
+def read_talks(
+    corpus: Corpus, encoder: TextEncoder, cache: Path, emotional: bool = False
+) -> tuple[list[Talk], FloatArray]:
+    """Dialogues of a corpus and their text vectors; ``emotional``: only those with more than joy in them."""
+    usual = [class_index("neutral"), class_index("joy")]
+    dialogues = [d for d in corpus.dialogues if not (emotional and np.isin(d.labels, usual).all())]
     rows: dict[str, int] = {}
     talks = []
     for dialogue in dialogues:
-        written = [as_written(u["text"]) for u in dialogue]
-        plain = [as_recognised(text) for text in written]
-        names = [u["speaker"] for u in dialogue]
+        plain = [as_recognised(text) for text in dialogue.texts]
         talks.append(
             Talk(
-                written=np.array([rows.setdefault(text, len(rows)) for text in written]),
+                written=np.array([rows.setdefault(text, len(rows)) for text in dialogue.texts]),
                 plain=np.array([rows.setdefault(text, len(rows)) for text in plain]),
-                words=np.array([max(len(text.split()), 1) for text in written]),
-                speakers=np.array([names.index(name) for name in names]),
-                labels=np.array([class_index(u["emotion"]) for u in dialogue]),
+                words=np.array([max(len(text.split()), 1) for text in dialogue.texts]),
+                speakers=np.array([dialogue.speakers.index(name) for name in dialogue.speakers]),
+                labels=dialogue.labels,
             )
         )
     probe = encoder.encode(["probe"]).tobytes()
@@ -384,9 +372,10 @@ def train(data: Path, out: Path, cache: Path, epochs: int, seed: int) -> dict[st
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     words, voice, face = TextEncoder(), AudioEncoder(), FaceEncoder()
-    meld, meld_text = read_talks(data / "erc/meld_train.jsonl", words, cache)
-    daily, daily_text = read_talks(data / "erc/dailydialog_train.jsonl", words, cache, emotional=True)
-    valid, valid_text = read_talks(data / "erc/meld_valid.jsonl", words, cache)
+    erc = data / "erc"
+    meld, meld_text = read_talks(read_corpus(erc, "meld", "train"), words, cache)
+    daily, daily_text = read_talks(read_corpus(erc, "dailydialog", "train"), words, cache, emotional=True)
+    valid, valid_text = read_talks(read_corpus(erc, "meld", "valid"), words, cache)
     ravdess = data / "speech_emotion/ravdess"
     voices, valid_voices = (read_voices(ravdess, voice, cache, held_out) for held_out in (False, True))
     machines = read_machines(voice, cache)

@@ -9,8 +9,6 @@ import torch
 from synctva_ros.training.light import (
     Pool,
     Talk,
-    as_recognised,
-    as_written,
     cached,
     class_index,
     figures,
@@ -28,11 +26,6 @@ FACES = Pool(-VOICES.vectors, VOICES.labels)
 
 def make_talk(n: int) -> Talk:
     return Talk(np.arange(n), np.arange(n) + 10, np.full(n, 3), np.arange(n) % 2, np.arange(n) % 7)
-
-
-def test_texts() -> None:
-    assert as_written("Don\x92t! ") == "Don\u2019t!"
-    assert as_recognised("Don\u2019t!  Really?! O.K. ") == "don't really o k"
 
 
 def test_every_class_name_is_known() -> None:
