@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from synctva_ros.training import command
+
 DEMO = Path(__file__).parent / "demo"
 DEMO_WHISPER = Path(__file__).parent / "weights" / "whisper_demo"
 
@@ -60,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
         description="Play the built-in two-speaker dialogue through the graph.",
     )
     demo.add_argument("--fast", action="store_true", help="do not wait for the speech to be spoken")
+    command.add_commands(commands)
     return main
 
 
@@ -199,6 +202,8 @@ def demo(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     arguments = parser().parse_args(argv)
+    if "handler" in arguments:
+        return command.run(arguments.handler, arguments)
     if arguments.command == "demo":
         return demo(arguments)
     return run(arguments)

@@ -6,20 +6,24 @@ import hashlib
 import itertools
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from synctva_ros.network.enhancement import MemoryState
+from synctva_ros.network.explanation import explain
 from synctva_ros.network.synctva import MODALITIES, DialogueBatch, SyncTVA
 from synctva_ros.network.weights import Description, load
 from synctva_ros.types import NANOSECONDS, Estimate, Features, FloatArray, Modality
 
 _LOG = logging.getLogger(__name__)
-#: How many earlier utterances an estimate names.
+#: How many earlier utterances an estimate names; those before them are not considered, to answer in time.
 LONGEST_CONTEXT = 5
+#: How many speakers are remembered of a dialogue, or as many as turns are kept if these are more.
+MOST_SPEAKERS = 16
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,24 @@ class RollingDialogue:
     no seconds between the two. A silence of more than ``pause`` between the end of the last utterance and the start of
     the next begins a new dialogue, and so does a clock that jumps back by more than ``pause`` (a bag played again).
 
-    The window is recomputed for each utterance. It gives what the whole dialogue would give as long as no turn within
-    the network's reach (``model.config.reach`` turns) has been forgotten. Not thread-safe: call it from one thread.
+    The turns in the window are recomputed for each utterance; of those before them the network's memory is kept, one
+    state of fixed size. So an estimate is what the whole dialogue from its first turn would give, as long as the window
+    holds the turns that the graphs reach and one more, which moves up when another is left out to explain the estimate
+    (``model.config.reach + 1`` turns before the present one; more are never kept).
+
+    A turn that leaves the window is out of reach for the graphs and for the explanation. Its trace in the memory stays
+    until the dialogue ends, also if it left because of ``max_age``: only a new dialogue begins with an empty memory.
+
+    The memory holds the 16 speakers who spoke last. If one more speaks, the one who has been silent for longest is
+    forgotten, and is a new person when speaking again.
+
+    Not thread-safe: call it from one thread.
 
     Args:
         model: a causal network.
         description: what the weights say of themselves.
         max_turns: longest window, the present utterance included.
-        max_age: turns that ended longer ago than this are forgotten [s].
+        max_age: turns that ended longer ago than this leave the window [s].
         pause: silence that ends a dialogue [s].
         device: where the network shall run.
 
@@ -78,7 +92,11 @@ class RollingDialogue:
         self._description = description
         self._max_age = max_age
         self._pause = pause
-        self._turns: deque[_Turn] = deque(maxlen=max_turns)
+        self._kept = min(max_turns, model.config.reach + 2)
+        self._turns: deque[_Turn] = deque()
+        self._past: MemoryState | None = None
+        # Name and column of each speaker in the memory, those who spoke last at the end.
+        self._speakers: OrderedDict[str, int] = OrderedDict()
         self._last_end: int | None = None
         self._dialogue_id = ""
         self._count = 0
@@ -115,6 +133,8 @@ class RollingDialogue:
     def reset(self) -> None:
         """Forget the dialogue; the next utterance begins a new one."""
         self._turns.clear()
+        self._past = None
+        self._speakers.clear()
         self._last_end = None
         self._dialogue_id = ""
         self._count = 0
@@ -122,16 +142,16 @@ class RollingDialogue:
     def add(self, features: Features) -> Estimate:
         """Take in the next utterance and estimate it.
 
-        A vector with NaN or infinity counts as missing and is reported in the log. An utterance without any modality
-        gets the same probability for each class (confidence 1/C) and no contributions; it is a turn of the dialogue
-        but later turns draw nothing from it.
+        A vector with NaN or infinity counts as missing and is reported in the log; one of a modality that the network
+        does not have counts as missing. An utterance without any modality gets the same probability for each class
+        (confidence 1/C) and no contributions; it is a turn of the dialogue but later turns draw nothing from it.
 
         Args:
             features: the utterance; its id should be new.
 
         Returns:
-            The estimate. ``context`` holds at most five earlier utterances, with their share in what the graphs'
-            attention drew from earlier turns. ``duration`` is the time spent in here [s].
+            The estimate. ``contributions`` and ``context`` are as defined in ``synctva_ros.network.explanation``,
+            with the five turns before this one considered. ``duration`` is the time spent in here [s].
 
         Raises:
             ValueError: a vector was made by another encoder than the weights were trained with, or has another width.
@@ -144,8 +164,8 @@ class RollingDialogue:
             back = (self._last_end - turn.end) / NANOSECONDS
             if max(silence, back) > self._pause:
                 self.reset()
-        while self._turns and turn.start - self._turns[0].end > self._max_age * NANOSECONDS:
-            self._turns.popleft()
+        age = self._max_age * NANOSECONDS
+        self._move_on(sum(1 for _ in itertools.takewhile(lambda old: turn.start - old.end > age, self._turns)))
 
         modalities = Modality(0)
         for bit, vector in zip(Modality, turn.vectors, strict=True):
@@ -156,9 +176,10 @@ class RollingDialogue:
         contributions = np.zeros(len(MODALITIES), dtype=np.float32)
         context: tuple[tuple[str, float], ...] = ()
         if modalities:
-            window = [*self._turns, turn][-(self._turns.maxlen or 1) :]
-            probabilities, contributions, context = self._estimate(window)
+            self._move_on(len(self._turns) + 1 - self._kept)
+            self._meet(turn.speaker_id)
             self._turns.append(turn)
+            probabilities, contributions, context = self._estimate(list(self._turns), self._past)
         if not self._dialogue_id:
             self._dialogue_id = _dialogue_id(features)
         number, self._count = self._count, self._count + 1
@@ -178,14 +199,14 @@ class RollingDialogue:
 
     def warm_up(self) -> None:
         """Run the network once for each subset of the modalities, so that the first utterance is not a slow one."""
-        for present in itertools.product((False, True), repeat=len(MODALITIES)):
+        own = self._model.config.modalities
+        for present in itertools.product((False, True), repeat=len(own)):
             if any(present):
-                vectors = [
-                    np.zeros(width, dtype=np.float32) if there else None
-                    for there, width in zip(present, self._model.config.widths, strict=True)
-                ]
+                vectors: list[FloatArray | None] = [None] * len(MODALITIES)
+                for m in itertools.compress(own, present):
+                    vectors[m] = np.zeros(self._model.config.widths[m], dtype=np.float32)
                 dummy = _Turn("", 0, NANOSECONDS, "", (vectors[0], vectors[1], vectors[2]))
-                self._estimate([dummy, dummy])
+                self._estimate([dummy, dummy], None)
 
     def _checked(self, features: Features) -> _Turn:
         """The utterance with its vectors as the network needs them, or a sentence that says why not."""
@@ -196,7 +217,7 @@ class RollingDialogue:
         )
         vectors: list[FloatArray | None] = []
         for modality, width, (vector, encoder) in zip(MODALITIES, self._model.config.widths, given, strict=True):
-            if vector is None:
+            if vector is None or not width:
                 vectors.append(None)
                 continue
             wanted = self._description.encoders[modality]
@@ -227,33 +248,45 @@ class RollingDialogue:
         )
 
     @torch.inference_mode()
-    def _estimate(self, window: list[_Turn]) -> tuple[FloatArray, FloatArray, tuple[tuple[str, float], ...]]:
+    def _move_on(self, count: int) -> None:
+        """Let the oldest turns leave the window; the memory keeps their trace."""
+        if count > 0:
+            leaving = [self._turns.popleft() for _ in range(count)]
+            self._past = self._model(self._batch(leaving).to(self._device), self._past).memory
+
+    @torch.inference_mode()
+    def _meet(self, speaker_id: str) -> None:
+        """Give a speaker a column in the memory, if need be that of the one who has been silent for longest."""
+        if not speaker_id:
+            return
+        if speaker_id not in self._speakers:
+            column = len(self._speakers)
+            # With no fewer columns than turns in the window, the forgotten one has no turn in it.
+            if column >= max(MOST_SPEAKERS, self._kept):
+                _, column = self._speakers.popitem(last=False)
+                if self._past is not None:
+                    self._past.speakers[:, column] = 0.0
+            self._speakers[speaker_id] = column
+        self._speakers.move_to_end(speaker_id)
+
+    def _estimate(
+        self, window: list[_Turn], past: MemoryState | None
+    ) -> tuple[FloatArray, FloatArray, tuple[tuple[str, float], ...]]:
         """Probabilities, contributions and context of the last turn in the window."""
-        output = self._model(self._batch(window).to(self._device))
-        last = len(window) - 1
-        source, target = output.context_index
-        drawn = sorted(
-            (
-                (window[row].utterance_id, share)
-                for row, share in zip(
-                    source[target == last].tolist(), output.context_weight[target == last].tolist(), strict=True
-                )
-                if share > 0.0
-            ),
-            key=lambda named: -named[1],
-        )
+        found = explain(self._model, self._batch(window).to(self._device), past, nearest=LONGEST_CONTEXT)
+        mattered = [
+            (turn.utterance_id, weight)
+            for turn, weight in zip(window[:-1], found.context.tolist(), strict=True)
+            if weight > 0.0
+        ]
         return (
-            self._model.probabilities(output)[last].cpu().numpy(),
-            output.contributions[last].cpu().numpy(),
-            tuple(drawn[:LONGEST_CONTEXT]),
+            found.probabilities.cpu().numpy(),
+            found.contributions.cpu().numpy(),
+            tuple(sorted(mattered, key=lambda named: -named[1])),
         )
 
     def _batch(self, window: list[_Turn]) -> DialogueBatch:
         origin = window[0].start
-        speakers: dict[str, int] = {}
-        for turn in window:
-            if turn.speaker_id:
-                speakers.setdefault(turn.speaker_id, len(speakers))
         text, audio, vision = (
             torch.from_numpy(
                 np.stack(
@@ -269,7 +302,7 @@ class RollingDialogue:
             mask=torch.tensor([[vector is not None for vector in turn.vectors] for turn in window]),
             start=torch.tensor([(turn.start - origin) / NANOSECONDS for turn in window]),
             end=torch.tensor([(turn.end - origin) / NANOSECONDS for turn in window]),
-            speaker=torch.tensor([speakers.get(turn.speaker_id, -1) for turn in window]),
+            speaker=torch.tensor([self._speakers.get(turn.speaker_id, -1) for turn in window]),
             dialogue=torch.zeros(len(window), dtype=torch.long),
         )
 

@@ -1,27 +1,44 @@
-"""Words of an utterance → sentence vector."""
+"""Words of an utterance → one vector: what the sentence means, and which words it is made of."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from synctva_ros.types import FloatArray
 
+if TYPE_CHECKING:
+    import torch
+
 _PACKAGED_NAME = "all-MiniLM-L6-v2"
 _BATCH = 32
+ADAPTER_TENSORS = "adapter.safetensors"
+ADAPTER_DESCRIPTION = "adapter.json"
+ADAPTER_VERSION = 1
+WEIGHTS = Path(__file__).parent.parent / "weights"
 
 
 class TextEncoder:
-    """A sentence encoder (Reimers and Gurevych 2019): a transformer, mean or CLS pooling, unit length.
+    """A sentence encoder (Reimers and Gurevych 2019) with the layers below its last: ``width`` is 3 times its own.
+
+    The vector is, one after the other, the mean over the tokens of the input embeddings, of the middle layer, and the
+    sentence vector (mean or CLS pooling of the last layer, unit length). Sentence encoders are trained to tell topics
+    apart, and their last layer forgets which words were said, and with them much of the feeling; the layers below do
+    not.
 
     It reads the files of a sentence-transformers model through ``transformers`` alone: the vectors are the same, and
     the program starts sooner because scikit-learn and SciPy are not imported.
+
+    Attributes:
+        name: of the model, the layers and the adapter; weights trained with one encoder refuse another.
+        width: of the vectors.
     """
 
-    def __init__(self, model: str = "", device: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, model: str = "", device: str = "cpu", threads: int = 1, adapter: str = "") -> None:
         """Load the weights.
 
         Args:
@@ -30,10 +47,12 @@ class TextEncoder:
                 it is in the cache or HF_HUB_OFFLINE is set.
             device: A torch device.
             threads: Given to ``torch.set_num_threads``, so it holds for the whole process; 0 leaves that alone.
+            adapter: Empty for the model as it is; or a low-rank difference to it, see ``save_adapter``: the name of a
+                shipped one (``text_feelings``) or a folder.
 
         Raises:
             ImportError: A package is missing; the message says what to install.
-            ValueError: The folder or name holds no usable sentence encoder.
+            ValueError: The folder or name holds no usable sentence encoder, or the adapter is for another one.
         """
         try:
             import torch
@@ -43,27 +62,34 @@ class TextEncoder:
             raise ImportError(f"text encoder: {error}; install it with: pip install torch transformers") from error
         if threads < 0:
             raise ValueError(f"text encoder: threads is {threads}; give 0 (leave as is) or more")
-        folder, self.name = _locate(model)
+        folder, name = _locate(model)
         self._pool_cls = _pools_cls(folder)
         if threads:
             torch.set_num_threads(threads)
         disable_progress_bar()  # a model this small is there at once, and the bar would stand in the middle of a log
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self._model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self.model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         except (OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(
                 f"text encoder: {folder} cannot be loaded ({reason}); give a folder with config.json, a tokenizer and "
                 "model.safetensors"
             ) from error
+        layers = int(self.model.config.num_hidden_layers)
+        self.layers = (0, layers // 2, layers)
+        self.base = f"{name}/layers-{'-'.join(map(str, self.layers))}"
+        self.name = self.base
+        if adapter:
+            shipped = WEIGHTS / adapter
+            self.name += f"+{_add_adapter(self.model, shipped if shipped.is_dir() else Path(adapter), self.base)}"
         self._device = torch.device(device)
-        self._model.to(self._device).eval()
-        self.width: int = int(self._model.config.hidden_size)
-        self._max_tokens = _max_tokens(folder, self._tokenizer.model_max_length)
+        self.model.to(self._device).eval()
+        self.width: int = len(self.layers) * int(self.model.config.hidden_size)
+        self._max_tokens = _max_tokens(folder, self.tokenizer.model_max_length)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
-        """Unit vectors ``[n, width]``, one per text; the empty text has one too.
+        """Vectors ``[n, width]``, one per text; the empty text has one too.
 
         Raises:
             ValueError: ``texts`` is one string instead of a sequence of strings.
@@ -78,21 +104,113 @@ class TextEncoder:
         with torch.inference_mode():
             for first in range(0, len(order), _BATCH):
                 rows = order[first : first + _BATCH]
-                tokens = self._tokenizer(
-                    [texts[i] for i in rows],
-                    padding=True,
-                    truncation=True,
-                    max_length=self._max_tokens,
-                    return_tensors="pt",
-                ).to(self._device)
-                hidden = self._model(**tokens).last_hidden_state
-                if self._pool_cls:
-                    pooled = hidden[:, 0]
-                else:
-                    mask = tokens["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-                    pooled = (hidden * mask).sum(1) / mask.sum(1).clamp_min(1.0)
-                vectors[rows] = torch.nn.functional.normalize(pooled, dim=1).float().cpu().numpy()
+                vectors[rows] = self.pool([texts[i] for i in rows]).float().cpu().numpy()
         return vectors
+
+    def pool(self, texts: Sequence[str]) -> torch.Tensor:
+        """The vectors of one batch ``[n, width]`` as a tensor that gradients flow through; for training."""
+        import torch
+
+        tokens = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
+        ).to(self._device)
+        hidden = self.model(**tokens, output_hidden_states=True).hidden_states
+        mask = tokens["attention_mask"].unsqueeze(-1)
+        means = [(hidden[k].float() * mask).sum(1) / mask.sum(1).clamp_min(1) for k in self.layers]
+        sentence = hidden[-1][:, 0].float() if self._pool_cls else means[-1]
+        return torch.cat([*means[:-1], torch.nn.functional.normalize(sentence, dim=1)], dim=1)
+
+
+def save_adapter(
+    model: torch.nn.Module,
+    original: Mapping[str, torch.Tensor],
+    folder: Path,
+    *,
+    name: str,
+    base: str,
+    rank: int,
+    training: Mapping[str, Any],
+) -> None:
+    """Write what training changed in a text encoder's model as a low-rank difference, in half precision.
+
+    Each weight matrix is kept as the nearest product of ``rank`` columns and rows (Eckart and Young 1936); biases and
+    norms, which are small, as they are; what did not change, not at all.
+
+    Args:
+        model: The trained ``TextEncoder.model``.
+        original: Its state before training.
+        folder: Gets ``adapter.safetensors`` and ``adapter.json``.
+        name: Name and version, which become part of the encoder's name.
+        base: ``TextEncoder.base`` of the encoder that the adapter belongs to.
+        rank: Of the difference.
+        training: Data, figures and limits, for people.
+    """
+    import torch
+    from safetensors.torch import save
+
+    tensors = {}
+    for key, now in model.state_dict().items():
+        change = (now.detach().cpu() - original[key].cpu()).float()
+        if not bool(change.any()):
+            continue
+        if change.ndim == 2:
+            u, s, v = torch.linalg.svd(change, full_matrices=False)
+            root = s[:rank].sqrt()
+            tensors[f"{key}/columns"], tensors[f"{key}/rows"] = u[:, :rank] * root, root.unsqueeze(1) * v[:rank]
+        else:
+            tensors[key] = change
+    folder.mkdir(parents=True, exist_ok=True)
+    halves = {key: tensor.half().contiguous() for key, tensor in tensors.items()}
+    (folder / ADAPTER_TENSORS).write_bytes(save(halves))
+    description = {
+        "format_version": ADAPTER_VERSION,
+        "name": name,
+        "base": base,
+        "rank": rank,
+        "training": dict(training),
+    }
+    (folder / ADAPTER_DESCRIPTION).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _add_adapter(model: torch.nn.Module, folder: Path, base: str) -> str:
+    """Add the difference in ``folder`` to the model's weights; returns the adapter's name."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        description = json.loads((folder / ADAPTER_DESCRIPTION).read_text("utf-8"))
+        tensors = load_file(folder / ADAPTER_TENSORS)
+        version, name, wanted = description["format_version"], description["name"], description["base"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ValueError(
+            f"text encoder: the adapter {folder} cannot be read ({error}); give a folder with {ADAPTER_TENSORS} and "
+            f"{ADAPTER_DESCRIPTION}"
+        ) from error
+    if version != ADAPTER_VERSION:
+        raise ValueError(
+            f"text encoder: the adapter {folder} has format version {version!r}, this program reads {ADAPTER_VERSION}; "
+            "use one of that version"
+        )
+    if wanted != base:
+        raise ValueError(
+            f"text encoder: the adapter {folder} is for {wanted}, not for {base}; choose that model, or no adapter"
+        )
+    state = model.state_dict()
+    with torch.no_grad():
+        for key in sorted({key.partition("/")[0] for key in tensors}):
+            try:
+                change = (
+                    tensors[key]
+                    if key in tensors
+                    else tensors[f"{key}/columns"].float() @ tensors[f"{key}/rows"].float()
+                )
+                state[key] += change.to(state[key])
+            except (KeyError, RuntimeError) as error:
+                raise ValueError(
+                    f"text encoder: the adapter {folder} does not fit {base} at {key} ({error}); train it again"
+                ) from error
+    return str(name)
 
 
 def _locate(model: str) -> tuple[Path, str]:

@@ -1,4 +1,4 @@
-"""Modality-specific dynamic enhancement, the first stage of Sync-TVA.
+"""Modality-specific dynamic enhancement (MSDE), the first stage of Sync-TVA.
 
 Source: Deng et al., "Sync-TVA", https://arxiv.org/abs/2507.21395, whose abstract asks for "modality-specific dynamic
 enhancement". We had the abstract, not the equations: the formulas below are our choice.
@@ -6,81 +6,21 @@ enhancement". We had the abstract, not the equations: the formulas below are our
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-
-class CausalSummary(nn.Module):
-    r"""What was said so far, as one vector per utterance.
-
-    With :math:`u_j` the mean of the present modalities' vectors of utterance :math:`j`, and :math:`W_i` the turns in
-    the window of utterance :math:`i` (never :math:`i` itself),
-
-    .. math:: s_i = \sum_{j \in W_i} \mathrm{softmax}_{j \in W_i}(w_{|i-j|}) \, u_j
-
-    with one learned weight :math:`w` per distance; :math:`s_i = 0` when the window is empty. A window instead of a
-    recurrent state makes the result independent of when the program was started (our choice).
-    """
-
-    def __init__(self, window: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.linspace(0.0, -1.0, window))
-
-    def forward(self, hidden: Tensor, mask: Tensor, pairs: Tensor, distance: Tensor) -> Tensor:
-        """Summarise the turns before each utterance.
-
-        Args:
-            hidden: projected modalities ``[N, 3, d]``.
-            mask: which of them are there, bool ``[N, 3]``.
-            pairs: (source, target) utterances ``[2, E]``.
-            distance: turns between the two, signed, ``[E]``; positive when the source is earlier.
-
-        Returns:
-            ``[N, d]``.
-        """
-        present = mask.unsqueeze(-1).to(hidden.dtype)
-        mean = (hidden * present).sum(dim=1) / present.sum(dim=1)
-        source, target = pairs
-        weight = self.weight.exp()[distance.abs() - 1]
-        total = weight.new_zeros(len(mean)).index_add(0, target, weight)
-        share = weight / total[target]
-        return torch.zeros_like(mean).index_add(0, target, share.unsqueeze(-1) * mean[source])
-
-
-class DynamicEnhancement(nn.Module):
-    r"""Gated residual enhancement of one modality.
-
-    .. math::
-        g_i &= \sigma(W_g [h_i; s_i] + b_g) \\
-        e_i &= \mathrm{LayerNorm}\big(h_i + g_i \odot \mathrm{GELU}(W_e [h_i; s_i] + b_e)\big)
-
-    :math:`h_i` is the utterance in this modality and :math:`s_i` the conversation so far: how much is added depends on
-    both, per channel.
-    """
-
-    def __init__(self, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.gate = nn.Linear(2 * hidden, hidden)
-        self.candidate = nn.Linear(2 * hidden, hidden)
-        self.norm = nn.LayerNorm(hidden)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, hidden: Tensor, summary: Tensor) -> Tensor:
-        """Enhance ``hidden [N, d]`` given ``summary [N, d]``; returns ``[N, d]``."""
-        both = torch.cat([hidden, summary], dim=-1)
-        added = torch.sigmoid(self.gate(both)) * nn.functional.gelu(self.candidate(both))
-        enhanced: Tensor = self.norm(hidden + self.dropout(added))
-        return enhanced
-
-
 #: Standardised inputs are kept within this many deviations.
 LARGEST_INPUT = 4.0
+#: Share of the input's channels dropped in training, for vectors of many more channels than there are dialogues.
+INPUT_DROPOUT = 0.25
 
 
 class Projection(nn.Module):
     r"""One modality's encoder vector in the network's width.
 
-    .. math:: h = \mathrm{GELU}\big(W \, \mathrm{clip}_{\pm 4}((x - \mu) / \sigma) + b\big)
+    .. math:: h = \mathrm{LayerNorm}\big(\mathrm{GELU}(W \, \mathrm{clip}_{\pm 4}((x - \mu) / \sigma) + b)\big)
 
     :math:`\mu, \sigma` ``[width]`` are those of the training data (see :meth:`fit`) and are stored with the weights,
     because encoders differ in scale by orders of magnitude. Clipped, because one channel far from all that was seen in
@@ -90,12 +30,13 @@ class Projection(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+    def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
+        self.dropout = nn.Dropout(INPUT_DROPOUT)
         self.linear = nn.Linear(width, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(hidden)
 
     @torch.no_grad()
     def fit(self, vectors: Tensor) -> None:
@@ -107,5 +48,168 @@ class Projection(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         """Project ``[N, width]`` to ``[N, d]``."""
         standardised = ((vectors - self.mean) / self.deviation).clamp(-LARGEST_INPUT, LARGEST_INPUT)
-        projected: Tensor = self.dropout(nn.functional.gelu(self.linear(standardised)))
+        projected: Tensor = self.norm(nn.functional.gelu(self.linear(self.dropout(standardised))))
         return projected
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each utterance stands in its dialogue: what the recurrences walk along.
+
+    Attributes:
+        dialogue: number of the dialogue ``[N]``, from 0 without gaps.
+        turn: number of the turn in its dialogue ``[N]``, from 0.
+        speaker: index of the speaker ``[N]``, -1 when unknown.
+        length: turns of each dialogue ``[B]``.
+    """
+
+    dialogue: Tensor
+    turn: Tensor
+    speaker: Tensor
+    length: Tensor
+
+    @classmethod
+    def of(cls, dialogue: Tensor, speaker: Tensor) -> Layout:
+        """Lay out rows whose dialogue index never falls ``[N]`` with their speakers ``[N]``."""
+        _, number, length = torch.unique_consecutive(dialogue, return_inverse=True, return_counts=True)
+        first = length.cumsum(0) - length
+        return cls(number, torch.arange(len(dialogue), device=dialogue.device) - first[number], speaker, length)
+
+    def backwards(self) -> Layout:
+        """The same rows, each dialogue from its end."""
+        return Layout(self.dialogue, self.length[self.dialogue] - 1 - self.turn, self.speaker, self.length)
+
+
+@dataclass(frozen=True)
+class MemoryState:
+    """What is remembered of B dialogues: of each as a whole ``[B, d]``, of each of its S speakers ``[B, S, d]``."""
+
+    dialogue: Tensor
+    speakers: Tensor
+
+
+class ConversationMemory(nn.Module):
+    r"""Two recurrent states: one of the whole conversation, one of the present speaker.
+
+    The cell is the gated recurrent unit (Cho et al., https://arxiv.org/abs/1406.1078). For utterance :math:`i` with
+    input :math:`x_i` and the state :math:`s` that its dialogue, or its speaker, had before it:
+
+    .. math::
+        z_i, r_i &= \sigma(W_{z,r} x_i + U_{z,r} s + b), \qquad
+        n_i = \tanh(W_n x_i + b_n + r_i \odot (U_n s + c_n)) \\
+        s_i &= (1 - z_i) \odot n_i + z_i \odot s
+
+    An utterance of an unknown speaker has no speaker state and leaves none. A person's mood outlasts what others say in
+    between, which is why the speaker's state is kept apart (as in DialogueRNN, https://arxiv.org/abs/1811.00405).
+
+    All steps multiply matrices of the same shape ``[B, d]`` whoever speaks, so that nothing that comes later changes
+    the last bit of what came before.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.inputs = nn.ModuleList(nn.Linear(width, 3 * hidden) for _ in range(2))
+        self.states = nn.ModuleList(nn.Linear(hidden, 3 * hidden) for _ in range(2))
+        for state in self.states:
+            for gate in state.weight.chunk(3):  # type: ignore[operator]
+                nn.init.orthogonal_(gate)
+
+    def forward(self, inputs: Tensor, layout: Layout, past: MemoryState | None = None) -> tuple[Tensor, MemoryState]:
+        """Walk along the dialogues.
+
+        Args:
+            inputs: ``[N, width]``.
+            layout: where each row stands.
+            past: states before the first rows; None for empty ones. Speaker s of ``layout`` is column s.
+
+        Returns:
+            The states of conversation and speaker after each utterance, ``[N, 2 d]``, and what is left at the end.
+
+        Raises:
+            ValueError: ``past`` is of another number of dialogues.
+        """
+        count, steps = len(layout.length), int(layout.length.max())
+        if past is not None and len(past.dialogue) != count:
+            raise ValueError(
+                f"the past of {len(past.dialogue)} dialogues is given for a batch of {count}: give one state for each"
+            )
+        cell = layout.dialogue * steps + layout.turn
+        # The cells behind the end of a shorter dialogue are computed and never read.
+        blank = inputs.new_zeros(count * steps, 3 * self.hidden)
+        given = [blank.index_copy(0, cell, linear(inputs)).view(count, steps, -1) for linear in self.inputs]
+        speaker = torch.full((count * steps,), -1, device=inputs.device).index_copy(0, cell, layout.speaker)
+        who = speaker.view(count, steps, 1)
+        known = who >= 0
+
+        columns = max(int(layout.speaker.max()) + 1, 1)
+        if past is None:
+            past = MemoryState(inputs.new_zeros(count, self.hidden), inputs.new_zeros(count, 0, self.hidden))
+        dialogue, speakers = past.dialogue, past.speakers
+        if speakers.shape[1] < columns:
+            new_columns = speakers.new_zeros(count, columns - speakers.shape[1], self.hidden)
+            speakers = torch.cat([speakers, new_columns], dim=1)
+        rows = torch.arange(count, device=inputs.device)
+        column = torch.arange(speakers.shape[1], device=inputs.device)
+        there = torch.arange(steps, device=inputs.device) < layout.length.unsqueeze(1)
+        states = []
+        for step in range(steps):
+            inside = there[:, step].unsqueeze(1)
+            dialogue = torch.where(inside, self._cell(0, given[0][:, step], dialogue), dialogue)
+            own = torch.where(known[:, step], speakers[rows, who[:, step, 0].clamp(min=0)], 0.0)
+            own = torch.where(known[:, step], self._cell(1, given[1][:, step], own), 0.0)
+            speakers = torch.where((column == who[:, step]).unsqueeze(-1), own.unsqueeze(1), speakers)
+            states.append(torch.cat([dialogue, own], dim=-1))
+        return torch.stack(states, dim=1).flatten(0, 1)[cell], MemoryState(dialogue, speakers)
+
+    def _cell(self, which: int, given: Tensor, state: Tensor) -> Tensor:
+        reset_x, keep_x, new_x = given.chunk(3, dim=-1)
+        reset_s, keep_s, new_s = self.states[which](state).chunk(3, dim=-1)
+        keep = torch.sigmoid(keep_x + keep_s)
+        new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_s) * new_s)
+        return (1.0 - keep) * new + keep * state
+
+
+class Weighing(nn.Module):
+    r"""How far each modality of an utterance is trusted, given the other modalities.
+
+    .. math:: h'_m = 2 \, \sigma\big(b_m + \textstyle\sum_{n \text{ present}} W_{mn} h_n\big) \odot h_m
+
+    A gate of 1 leaves a channel as it is; a voice full of noise beside plain words is turned down, per utterance. A
+    missing modality adds nothing to the sum, and its own :math:`h'` is 0.
+    """
+
+    def __init__(self, modalities: int, hidden: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(modalities * hidden, modalities * hidden)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Weigh ``hidden [N, M, d]``, whose missing rows are 0; returns the same shape."""
+        flat = hidden.flatten(1)
+        return (2.0 * torch.sigmoid(self.gate(flat)) * flat).view_as(hidden)
+
+
+class DynamicEnhancement(nn.Module):
+    r"""Gated enhancement of one modality by the conversation so far.
+
+    .. math::
+        g_i &= \sigma(W_g [h_i; s_i] + b_g) \\
+        e_i &= \mathrm{LayerNorm}\big(h_i + g_i \odot \mathrm{GELU}(W_e [h_i; s_i] + b_e)\big)
+
+    :math:`h_i` is the utterance in this modality and :math:`s_i` the memory of the conversation and of its speaker:
+    how much is added depends on both, per channel.
+    """
+
+    def __init__(self, hidden: int, memory: int, dropout: float) -> None:
+        super().__init__()
+        self.gate = nn.Linear(hidden + memory, hidden)
+        self.candidate = nn.Linear(hidden + memory, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: Tensor, memory: Tensor) -> Tensor:
+        """Enhance ``hidden [N, d]`` given ``memory [N, k]``; returns ``[N, d]``."""
+        both = self.dropout(torch.cat([hidden, memory], dim=-1))
+        added = torch.sigmoid(self.gate(both)) * nn.functional.gelu(self.candidate(both))
+        enhanced: Tensor = self.norm(hidden + added)
+        return enhanced

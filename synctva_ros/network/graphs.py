@@ -1,15 +1,16 @@
 """The heterogeneous cross-modal graphs text-audio, text-vision and audio-vision, and attention over their edges.
 
 Source: Deng et al., "Sync-TVA", https://arxiv.org/abs/2507.21395 for the three graphs and graph attention. We had the
-abstract, not the equations: the relations, the edge features and the attention over relations are our choice.
+abstract, not the equations: the edge types, the edge features and the form of the attention are our choice.
 
-A node is one modality of one utterance. Its edges come from
+A node is one modality of one utterance. Its incoming edges come from
 
 - the other modality of the graph in the same utterance,
-- the same modality in earlier turns within the window, one relation each for turns of the same speaker, of another
-  speaker, and for pairs of which at least one speaker is unknown.
+- the same modality in the turns within the window, with a type of their own for turns of the same speaker, of another
+  speaker, and for pairs of which at least one speaker is unknown, and for earlier and later turns.
 
-A missing modality has no node and hence no edge.
+A missing modality has no node: its edges are there, with weight 0, so that the shape of a graph depends on the number
+of turns alone and what comes later cannot change the last bit of what came before.
 """
 
 from __future__ import annotations
@@ -18,10 +19,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GATv2Conv
+from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import softmax
 
-#: Relations over time, in the order of ``Turns.relation``.
-SPEAKER_RELATIONS = ("same_speaker", "other_speaker", "unknown_speaker")
+#: Types of edges: 0 is the other modality of the same utterance, the others are over time.
+SAME_UTTERANCE = 0
+EDGE_TYPES = (
+    "same_utterance",
+    *(f"{turn}_{speaker}" for turn in ("earlier", "later") for speaker in ("same", "other", "unknown")),
+)
 EDGE_FEATURES = 2
 
 
@@ -31,15 +37,13 @@ class Turns:
 
     Attributes:
         index: (source, target) ``[2, E]``.
-        distance: turns from source to target ``[E]``, positive when the source is earlier.
-        relation: index into ``SPEAKER_RELATIONS`` ``[E]``.
-        features: ``[E, 2]``: distance as a share of the window; ``log(1 + seconds)`` of the silence or talk of others
-            between the two, 0 when they overlap.
+        type: index into ``EDGE_TYPES`` ``[E]``.
+        features: ``[E, 2]``: distance in turns as a share of the window; ``log(1 + seconds)`` of the silence or talk of
+            others between the two, 0 when they overlap.
     """
 
     index: Tensor
-    distance: Tensor
-    relation: Tensor
+    type: Tensor
     features: Tensor
 
 
@@ -73,98 +77,120 @@ def connect_turns(
 
     unknown = (speaker[source] < 0) | (speaker[target] < 0)
     relation = torch.where(unknown, 2, (speaker[source] != speaker[target]).long())
+    kind = 1 + relation + 3 * (distance < 0).long()
     earlier, later = torch.where(distance > 0, source, target), torch.where(distance > 0, target, source)
     seconds = (start[later] - end[earlier]).clamp(min=0.0)
-    features = torch.stack([distance / window, torch.log1p(seconds)], dim=-1).to(start.dtype)
-    return Turns(torch.stack([source, target]), distance, relation, features)
+    features = torch.stack([distance.abs() / window, torch.log1p(seconds)], dim=-1).to(start.dtype)
+    return Turns(torch.stack([source, target]), kind, features)
 
 
-class GraphAttentionLayer(nn.Module):
+@dataclass(frozen=True)
+class Edges:
+    """The edges of one cross-modal graph over 2N nodes: i is utterance i in one modality, N + i in the other.
+
+    Attributes:
+        index: (source, target) ``[2, E]``.
+        type: index into ``EDGE_TYPES`` ``[E]``.
+        features: ``[E, 2]``, see :class:`Turns`; 0 within an utterance.
+        there: bool ``[E]``, whether both ends are nodes.
+    """
+
+    index: Tensor
+    type: Tensor
+    features: Tensor
+    there: Tensor
+
+    @classmethod
+    def of(cls, turns: Turns, mask: Tensor) -> Edges:
+        """Lay the pairs of turns over two modalities, of which ``mask [N, 2]`` says where they are there."""
+        count = len(mask)
+        rows = torch.arange(count, device=mask.device)
+        across = torch.cat([torch.stack([rows + count, rows]), torch.stack([rows, rows + count])], dim=1)
+        index = torch.cat([across, turns.index, turns.index + count], dim=1)
+        nodes = mask.t().flatten()
+        return cls(
+            index=index,
+            type=torch.cat([torch.full_like(across[0], SAME_UTTERANCE), turns.type, turns.type]),
+            features=torch.cat([turns.features.new_zeros(2 * count, EDGE_FEATURES), turns.features, turns.features]),
+            there=nodes[index[0]] & nodes[index[1]],
+        )
+
+
+class GraphAttentionLayer(MessagePassing):  # type: ignore[misc]
     r"""One round of attention over the typed edges of one cross-modal graph.
 
-    Within a relation :math:`r` over time the weights are those of GATv2 (https://arxiv.org/abs/2105.14491) with edge
-    features :math:`f`:
+    GATv2 (https://arxiv.org/abs/2105.14491) with a vector per edge type :math:`t` and edge features :math:`f`. For node
+    :math:`i` of modality :math:`m` and each incoming edge from :math:`j` of modality :math:`n`:
 
     .. math::
-        \alpha^r_{ij} = \mathrm{softmax}_j \; a_r^\top \mathrm{LeakyReLU}(W_r x_i + U_r x_j + F_r f_{ij}), \qquad
-        z^r_i = \sum_j \alpha^r_{ij} U_r x_j
+        v_{ij} &= U_n x_j + r_{t(ij)}, \qquad
+        \alpha_{ij} = \mathrm{softmax}_j \; a^\top \mathrm{LeakyReLU}(W_m x_i + v_{ij} + F f_{ij}) \\
+        x'_i &= \mathrm{LayerNorm}_m\big(x_i + g_i \odot \textstyle\sum_j \alpha_{ij} v_{ij}\big), \qquad
+        g_i = \sigma(G_m [x_i; \textstyle\sum_j \alpha_{ij} v_{ij}])
 
-    The other modality of the same utterance is a single neighbour, so its weight would always be 1:
-    :math:`z^r_i = U_r x_j`. The relations that node :math:`i` has are weighed against each other as in HAN
-    (https://arxiv.org/abs/1903.07293):
-
-    .. math::
-        \beta^r_i = \mathrm{softmax}_r \; q^\top \tanh(V z^r_i + c), \qquad
-        x'_i = \mathrm{LayerNorm}\big(x_i + \textstyle\sum_r \beta^r_i z^r_i\big)
+    per head. A node without edges stays as it is but for the norm.
     """
 
     def __init__(self, hidden: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.across = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(2))
-        self.over_time = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    relation: GATv2Conv(
-                        hidden,
-                        hidden // heads,
-                        heads=heads,
-                        dropout=dropout,
-                        edge_dim=EDGE_FEATURES,
-                        add_self_loops=False,
-                    )
-                    for relation in SPEAKER_RELATIONS
-                }
-            )
-            for _ in range(2)
-        )
-        self.relation_score = nn.Sequential(
-            nn.Linear(hidden, hidden // 2), nn.Tanh(), nn.Linear(hidden // 2, 1, bias=False)
-        )
+        super().__init__(aggr="add", node_dim=0)
+        self.heads = heads
+        self.target = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(2))
+        self.source = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(2))
+        self.relation = nn.Embedding(len(EDGE_TYPES), hidden)
+        nn.init.normal_(self.relation.weight, std=0.02)
+        self.feature = nn.Linear(EDGE_FEATURES, hidden, bias=False)
+        self.score = nn.Parameter(torch.empty(1, heads, hidden // heads))
+        nn.init.xavier_uniform_(self.score)
+        self.gate = nn.ModuleList(nn.Linear(2 * hidden, hidden) for _ in range(2))
         self.norm = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, nodes: list[Tensor], mask: Tensor, turns: Turns) -> tuple[list[Tensor], list[Tensor]]:
-        r"""Exchange messages once.
+    def forward(self, nodes: list[Tensor], edges: Edges) -> list[Tensor]:
+        """Exchange messages once.
 
         Args:
             nodes: the two modalities' vectors, each ``[N, d]``; the rows of missing nodes are not read.
-            mask: which nodes there are, bool ``[N, 2]``.
-            turns: pairs of utterances.
+            edges: of this graph.
 
         Returns:
-            The new vectors, each ``[N, d]``, and for each of the two modalities the weight
-            :math:`\beta^r_i \alpha^r_{ij}` of each pair ``[E]``, 0 for pairs without an edge.
+            The new vectors, each ``[N, d]``.
         """
-        source, target = turns.index
-        updated, weights = [], []
-        for own in range(2):
-            other = 1 - own
-            messages = [self.across[own](nodes[other])]
-            has_relation = [mask[:, 0] & mask[:, 1]]
-            edges, attention = [], []
-            both_present = mask[source, own] & mask[target, own]
-            for relation, name in enumerate(SPEAKER_RELATIONS):
-                edge = (both_present & (turns.relation == relation)).nonzero().squeeze(1)
-                message, (_, alpha) = self.over_time[own][name](  # type: ignore[index]
-                    nodes[own], turns.index[:, edge], turns.features[edge], return_attention_weights=True
-                )
-                messages.append(message)
-                has_relation.append(torch.zeros_like(mask[:, own]).index_fill(0, target[edge], True))
-                edges.append(edge)
-                attention.append(alpha.mean(dim=1))
-            stacked = torch.stack(messages, dim=1)
-            has = torch.stack(has_relation, dim=1)
-            # A node without any relation gets no message; a finite fill keeps its row free of NaN.
-            score = self.relation_score(stacked).squeeze(-1).masked_fill(~has, -1e9)
-            beta = torch.softmax(score, dim=1) * has
-            message = (beta.unsqueeze(-1) * stacked.masked_fill(~has.unsqueeze(-1), 0.0)).sum(dim=1)
-            updated.append(self.norm[own](nodes[own] + self.dropout(message)))
+        count = len(nodes[0])
+        x_source = torch.cat([linear(x) for linear, x in zip(self.source, nodes, strict=True)])
+        x_target = torch.cat([linear(x) for linear, x in zip(self.target, nodes, strict=True)])
+        drawn = self.propagate(
+            edges.index,
+            x=(x_source, x_target),
+            relation=self.relation(edges.type),
+            feature=self.feature(edges.features),
+            there=edges.there,
+            size=(2 * count, 2 * count),
+        ).split(count)
+        updated = []
+        for own, message, gate, norm in zip(nodes, drawn, self.gate, self.norm, strict=True):
+            strength = torch.sigmoid(gate(torch.cat([own, message], dim=-1)))
+            updated.append(norm(own + self.dropout(strength * message)))
+        return updated
 
-            weight = torch.zeros_like(turns.features[:, 0])
-            for relation, (edge, alpha) in enumerate(zip(edges, attention, strict=True)):
-                weight = weight.index_copy(0, edge, alpha * beta[target[edge], 1 + relation])
-            weights.append(weight)
-        return updated, weights
+    def message(
+        self,
+        x_j: Tensor,
+        x_i: Tensor,
+        relation: Tensor,
+        feature: Tensor,
+        there: Tensor,
+        index: Tensor,
+        size_i: int,
+    ) -> Tensor:
+        """What travels along each edge, ``[E, d]``; called by ``propagate``."""
+        value = (x_j + relation).view(-1, self.heads, self.score.shape[-1])
+        asked = nn.functional.leaky_relu((x_i + feature).view_as(value) + value, 0.2)
+        # Not minus infinity: a node without any edge would get NaN. Its weights are set to 0 below.
+        least = torch.finfo(asked.dtype).min / 2
+        score = (asked * self.score).sum(dim=-1).masked_fill(~there.unsqueeze(-1), least)
+        weight = softmax(score, index, num_nodes=size_i) * there.unsqueeze(-1)
+        weight = nn.functional.dropout(weight, self.dropout.p, self.training)
+        return (weight.unsqueeze(-1) * value).flatten(1)
 
 
 class CrossModalGraph(nn.Module):
@@ -174,10 +200,9 @@ class CrossModalGraph(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(GraphAttentionLayer(hidden, heads, dropout) for _ in range(layers))
 
-    def forward(self, nodes: list[Tensor], mask: Tensor, turns: Turns) -> tuple[list[Tensor], list[Tensor]]:
-        """As :meth:`GraphAttentionLayer.forward`; the weights are the mean over the layers."""
-        collected: list[list[Tensor]] = []
+    def forward(self, nodes: list[Tensor], mask: Tensor, turns: Turns) -> list[Tensor]:
+        """Vectors ``[N, d]`` of the two modalities, of which ``mask [N, 2]`` are there, after all rounds."""
+        edges = Edges.of(turns, mask)
         for layer in self.layers:
-            nodes, weights = layer(nodes, mask, turns)
-            collected.append(weights)
-        return nodes, [torch.stack(of_modality).mean(dim=0) for of_modality in zip(*collected, strict=True)]
+            nodes = layer(nodes, edges)
+        return nodes

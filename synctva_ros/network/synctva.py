@@ -3,25 +3,27 @@
 Source: Zeyu Deng, Yanhui Lu, Jiashu Liao, Shuang Wu, Chongfeng Wei, "Sync-TVA: A Graph-Attention Framework for
 Multimodal Emotion Recognition with Cross-Modal Fusion", https://arxiv.org/abs/2507.21395. The three stages and the
 three graphs are the paper's; we had its abstract, not its equations, so every formula, the causal mode, missing
-modalities and the shares are ours.
+modalities, the memory and the shares are ours.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from .enhancement import CausalSummary, DynamicEnhancement, Projection
+from .enhancement import ConversationMemory, DynamicEnhancement, Layout, MemoryState, Projection, Weighing
 from .fusion import CrossAttentionFusion
 from .graphs import CrossModalGraph, connect_turns
 
 #: The order of the modalities in masks and shares.
 MODALITIES = ("text", "audio", "vision")
-#: The graphs, as the indices of their two modalities: text-audio, text-vision, audio-vision.
-GRAPHS = ((0, 1), (0, 2), (1, 2))
+#: The graphs, as the indices of their two modalities.
+GRAPHS = {"text_audio": (0, 1), "text_vision": (0, 2), "audio_vision": (1, 2)}
+#: What ``SyncTVAConfig.without`` can leave out.
+PARTS = ("enhancement", "memory", *GRAPHS, "cross_attention")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class SyncTVAConfig:
     """What the network is made of.
 
     Attributes:
-        widths: length of the text, audio and vision vectors.
+        widths: length of the text, audio and vision vectors; 0: the network has no such modality.
         classes: number of emotions C.
         hidden: width d inside the network.
         heads: attention heads; divides ``hidden``.
@@ -37,6 +39,7 @@ class SyncTVAConfig:
         window: turns back that an utterance is connected to.
         context: ``"causal"``: an utterance sees itself and earlier turns; ``"full"``: later ones too (offline only).
         dropout: probability of dropping a channel or an edge in training.
+        without: parts that are left out, of ``PARTS``; for ablations. Without the enhancement there is no memory.
     """
 
     widths: tuple[int, int, int]
@@ -46,7 +49,8 @@ class SyncTVAConfig:
     layers: int = 1
     window: int = 10
     context: Literal["causal", "full"] = "causal"
-    dropout: float = 0.2
+    dropout: float = 0.4
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built.
@@ -54,8 +58,10 @@ class SyncTVAConfig:
         Raises:
             ValueError: a setting is out of its range.
         """
-        if len(self.widths) != len(MODALITIES) or min(self.widths) < 1:
-            raise ValueError(f"widths must be three positive numbers (text, audio, vision), not {self.widths}")
+        if len(self.widths) != len(MODALITIES) or min(self.widths) < 0 or not any(self.widths):
+            raise ValueError(
+                f"widths must be three numbers (text, audio, vision), 0 for none, not all of them 0; got {self.widths}"
+            )
         for name in ("classes", "hidden", "heads", "layers", "window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -65,11 +71,28 @@ class SyncTVAConfig:
             raise ValueError(f"context must be 'causal' or 'full', not {self.context!r}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout}")
+        object.__setattr__(self, "widths", tuple(self.widths))
+        object.__setattr__(self, "without", tuple(self.without))
+        for part in self.without:
+            if part not in PARTS:
+                raise ValueError(f"there is no part {part!r} to leave out: name some of {', '.join(PARTS)}")
+
+    @property
+    def modalities(self) -> tuple[int, ...]:
+        """Indices into ``MODALITIES`` of those that the network has."""
+        return tuple(m for m, width in enumerate(self.widths) if width)
+
+    @property
+    def graphs(self) -> tuple[tuple[int, int], ...]:
+        """The graphs whose two modalities the network has, but for those left out."""
+        return tuple(
+            pair for name, pair in GRAPHS.items() if name not in self.without and all(self.widths[m] for m in pair)
+        )
 
     @property
     def reach(self) -> int:
-        """How many earlier turns can influence an utterance at all: one window per layer and one for the summary."""
-        return self.window * (self.layers + 1)
+        """How many earlier turns reach an utterance through the graphs; the memory reaches back without an end."""
+        return self.window * self.layers
 
 
 @dataclass(frozen=True)
@@ -77,7 +100,7 @@ class DialogueBatch:
     """N utterances of one or more dialogues; the rows of a dialogue follow each other in the order of its turns.
 
     Attributes:
-        text: text vectors ``[N, widths[0]]``.
+        text: text vectors ``[N, widths[0]]``; also of width 0 where the network has none.
         audio: audio vectors ``[N, widths[1]]``.
         vision: vision vectors ``[N, widths[2]]``.
         mask: bool ``[N, 3]``: which modalities are there, at least one a row. What a row holds where the mask is False
@@ -112,86 +135,97 @@ class SyncTVAOutput:
 
     Attributes:
         logits: ``[N, C]``, before the temperature; see :meth:`SyncTVA.probabilities`.
-        contributions: share of text, audio and vision ``[N, 3]``, sums to 1, 0 for a missing modality.
-        context_index: (earlier utterance, utterance) rows ``[2, E]``.
-        context_weight: share of the earlier utterance in what the graphs drew from other turns ``[E]``; sums to 1 over
-            the pairs of an utterance that drew on any, else 0.
+        votes: the logits of text, audio and vision alone ``[N, 3, C]``; not to be read where the mask is False.
+        shares: how much each vote counts ``[N, 3]``: sums to 1, 0 for a missing modality.
+        memory: what is remembered at the end of each dialogue, to go on from there; None without a memory.
     """
 
     logits: Tensor
-    contributions: Tensor
-    context_index: Tensor
-    context_weight: Tensor
+    votes: Tensor
+    shares: Tensor
+    memory: MemoryState | None
 
 
 class SyncTVA(nn.Module):
     """Enhancement per modality, three cross-modal graphs, cross-attention fusion; see the module's source note.
 
-    A missing modality takes no part: no node, no edge, no attention, no share. Its row is carried along so that row i
-    is utterance i everywhere, but nothing reads it.
+    A missing modality takes no part: nothing of it is remembered, its edges have weight 0, it gets no attention and no
+    share. Its row is carried along so that row i is utterance i everywhere, but nothing reads it.
 
     Attributes:
         config: what the network is made of.
         temperature: per modality the divisor of the logits that makes the probabilities honest.
     """
 
+    ARCHITECTURE: ClassVar[str] = "sync-tva"
+
     def __init__(self, config: SyncTVAConfig) -> None:
         super().__init__()
         self.config = config
         self.temperature = (1.0, 1.0, 1.0)
         hidden, heads, dropout = config.hidden, config.heads, config.dropout
-        self.projection = nn.ModuleList(Projection(width, hidden, dropout) for width in config.widths)
-        self.summary = CausalSummary(config.window)
-        self.enhancement = nn.ModuleList(DynamicEnhancement(hidden, dropout) for _ in MODALITIES)
-        self.graphs = nn.ModuleList(CrossModalGraph(hidden, heads, config.layers, dropout) for _ in GRAPHS)
-        self.fusion = CrossAttentionFusion(hidden, heads, config.classes, dropout)
+        modalities = config.modalities
+        self.projection = nn.ModuleList(Projection(config.widths[m], hidden) for m in modalities)
+        enhanced, remembered = "enhancement" not in config.without, "memory" not in config.without
+        # One memory of what was, and with full context another of what will be.
+        ways = (2 if config.context == "full" else 1) if enhanced and remembered else 0
+        self.weighing = Weighing(len(modalities), hidden) if enhanced else None
+        self.memory = nn.ModuleList(ConversationMemory(len(modalities) * hidden, hidden) for _ in range(ways))
+        self.enhancement = nn.ModuleList(
+            DynamicEnhancement(hidden, 2 * hidden * ways, dropout) for _ in modalities if enhanced
+        )
+        self.graphs = nn.ModuleList(CrossModalGraph(hidden, heads, config.layers, dropout) for _ in config.graphs)
+        self.fusion = CrossAttentionFusion(
+            hidden, heads, config.classes, len(modalities), dropout, attend="cross_attention" not in config.without
+        )
+        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, batch: DialogueBatch) -> SyncTVAOutput:
+    def forward(self, batch: DialogueBatch, past: MemoryState | None = None) -> SyncTVAOutput:
         """Classify each utterance of the batch.
 
+        Args:
+            batch: the utterances.
+            past: what is remembered of the turns before the batch, for each of its dialogues; None: nothing.
+
         Raises:
-            ValueError: a vector has the wrong width, a row has no modality, or the rows of a dialogue are apart.
+            ValueError: a vector has the wrong width or holds NaN, a row has no modality, the rows of a dialogue are
+                apart, or ``past`` is of another number of dialogues.
         """
         self._check(batch)
-        mask = batch.mask
-        turns = connect_turns(
-            batch.start,
-            batch.end,
-            batch.speaker,
-            batch.dialogue,
-            self.config.window,
-            full_context=self.config.context == "full",
-        )
-        projected = torch.stack(
+        modalities = self.config.modalities
+        mask = batch.mask[:, list(modalities)]
+        vectors = [(batch.text, batch.audio, batch.vision)[m] for m in modalities]
+        # Stage 1, modality-specific dynamic enhancement.
+        hidden = torch.stack(
             [
-                project(torch.where(mask[:, m : m + 1], vectors, 0.0))
-                for m, (project, vectors) in enumerate(
-                    zip(self.projection, (batch.text, batch.audio, batch.vision), strict=True)
-                )
+                project(torch.where(there.unsqueeze(1), given, 0.0)).masked_fill(~there.unsqueeze(1), 0.0)
+                for project, given, there in zip(self.projection, vectors, mask.t(), strict=True)
             ],
             dim=1,
         )
-        summary = self.summary(projected, mask, turns.index, turns.distance)
-        enhanced = [enhance(projected[:, m], summary) for m, enhance in enumerate(self.enhancement)]
+        memory = None
+        nodes = list(hidden.unbind(dim=1))
+        if self.weighing is not None:
+            hidden = self.weighing(hidden)
+            remembered, memory = self._remember(self.dropout(hidden.flatten(1)), batch, past)
+            nodes = [enhance(hidden[:, k], remembered) for k, enhance in enumerate(self.enhancement)]
 
-        views: list[list[Tensor]] = [[] for _ in MODALITIES]
-        drawn: list[list[Tensor]] = [[] for _ in MODALITIES]
-        for graph, pair in zip(self.graphs, GRAPHS, strict=True):
-            nodes, weights = graph([enhanced[m] for m in pair], mask[:, list(pair)], turns)
-            for m, node, weight in zip(pair, nodes, weights, strict=True):
-                views[m].append(node)
-                drawn[m].append(weight)
-        logits, contributions = self.fusion(
-            torch.stack([torch.stack(of_modality, dim=1) for of_modality in views], dim=1), mask
+        # Stage 2, the cross-modal graphs: a modality has one view from each graph it is in.
+        views: dict[int, list[Tensor]] = {m: [] for m in modalities}
+        turns = connect_turns(
+            batch.start, batch.end, batch.speaker, batch.dialogue, self.config.window, self.config.context == "full"
         )
+        for graph, pair in zip(self.graphs, self.config.graphs, strict=True):
+            seen = graph([nodes[modalities.index(m)] for m in pair], batch.mask[:, list(pair)], turns)
+            for m, view in zip(pair, seen, strict=True):
+                views[m].append(view)
 
-        # What a modality drew counts as much as the modality's vote.
-        target = turns.index[1]
-        weight = torch.stack([torch.stack(of_modality).mean(dim=0) for of_modality in drawn], dim=-1)
-        weight = (weight * contributions[target]).sum(dim=-1)
-        total = weight.new_zeros(len(batch)).index_add(0, target, weight)
-        share = weight / total[target].clamp(min=torch.finfo(weight.dtype).tiny)
-        return SyncTVAOutput(logits, contributions, turns.index, share)
+        # Stage 3, cross-attention fusion.
+        votes, shares = self.fusion([views[m] or [node] for m, node in zip(modalities, nodes, strict=True)], mask)
+        columns = torch.tensor(modalities, device=shares.device)
+        all_shares = shares.new_zeros(len(batch), len(MODALITIES)).index_copy(1, columns, shares)
+        all_votes = votes.new_zeros(len(batch), len(MODALITIES), votes.shape[-1]).index_copy(1, columns, votes)
+        return SyncTVAOutput((shares.unsqueeze(-1) * votes).sum(dim=1), all_votes, all_shares, memory)
 
     def probabilities(self, output: SyncTVAOutput) -> Tensor:
         r"""Calibrated probabilities ``[N, C]``.
@@ -199,10 +233,23 @@ class SyncTVA(nn.Module):
         .. math:: p = \mathrm{softmax}\big(\text{logits} \,/\, \textstyle\sum_m a_m T_m\big)
 
         Temperature scaling (https://arxiv.org/abs/1706.04599) with one temperature :math:`T_m` per modality, weighed
-        with the contributions :math:`a_m`, because words, voices and faces are over- and underrated differently (ours).
+        with the shares :math:`a_m`, because words, voices and faces are over- and underrated differently (ours).
         """
-        temperature = output.contributions @ output.contributions.new_tensor(self.temperature)
+        temperature = output.shares @ output.shares.new_tensor(self.temperature)
         return torch.softmax(output.logits / temperature.unsqueeze(-1), dim=-1)
+
+    def _remember(
+        self, inputs: Tensor, batch: DialogueBatch, past: MemoryState | None
+    ) -> tuple[Tensor, MemoryState | None]:
+        """Walk along the dialogues, with full context also from their end: ``[N, 2 d]`` for each way."""
+        states: list[Tensor] = [inputs[:, :0]]
+        memory = None
+        layout = Layout.of(batch.dialogue, batch.speaker)
+        for way, remember in enumerate(self.memory):
+            state, left = remember(inputs, layout.backwards() if way else layout, None if way else past)
+            states.append(state)
+            memory = memory if way else left
+        return torch.cat(states, dim=-1), memory
 
     def _check(self, batch: DialogueBatch) -> None:
         widths = (batch.text.shape[-1], batch.audio.shape[-1], batch.vision.shape[-1])
@@ -210,8 +257,18 @@ class SyncTVA(nn.Module):
             raise ValueError(
                 f"vectors of width {widths} (text, audio, vision) given to a network built for {self.config.widths}"
             )
-        lonely = (~batch.mask.any(dim=1)).nonzero()
+        if not len(batch):
+            raise ValueError("the batch has no utterances: leave empty dialogues out")
+        lonely = (~batch.mask[:, list(self.config.modalities)].any(dim=1)).nonzero()
         if len(lonely):
             raise ValueError(f"utterance in row {int(lonely[0])} has no modality: leave such utterances out of a batch")
         if bool((batch.dialogue[1:] < batch.dialogue[:-1]).any()):
             raise ValueError("the dialogue index falls from one row to the next: put each dialogue's rows together")
+        for name, vectors, there in zip(
+            MODALITIES, (batch.text, batch.audio, batch.vision), batch.mask.t(), strict=True
+        ):
+            broken = (there & ~torch.isfinite(vectors).all(dim=1)).nonzero()
+            if len(broken):
+                raise ValueError(
+                    f"the {name} vector in row {int(broken[0])} holds NaN or infinity: mask it out or mend its encoder"
+                )

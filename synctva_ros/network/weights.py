@@ -3,11 +3,13 @@
 ``model.json`` holds::
 
     {
-      "format_version": 1,
+      "format_version": 2,
+      "architecture": "sync-tva",           which kind of network, see Network
       "model_id": "synctva-...",            name and version, carried by every estimate
       "labels": ["neutral", ...],           the order of the outputs
       "encoders": {"text": {"name": "...", "width": 384}, "audio": {...}, "vision": {...}},
-      "network": {"hidden": 128, ...},      SyncTVAConfig without widths and classes, which follow from the above
+                                            width 0: the network has no such modality; its encoder is then "none"
+      "network": {"hidden": 128, ...},      the network's config but for widths and classes, which follow from the above
       "temperature": [1.2, 1.1, 0.9],       of text, audio and vision, see SyncTVA.probabilities
       "training": {...}                     what it was trained on and how well it does; for people, not read back
     }
@@ -20,22 +22,43 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, overload
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
+from torch import nn
 
 from .synctva import MODALITIES, SyncTVA, SyncTVAConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TENSORS = "model.safetensors"
 DESCRIPTION = "model.json"
+#: For each name of an architecture the class of the network and of its config.
+Architectures = Mapping[str, tuple[type[nn.Module], type]]
+SYNC_TVA: Architectures = {SyncTVA.ARCHITECTURE: (SyncTVA, SyncTVAConfig)}
 
 
 class WeightsError(ValueError):
     """The weights cannot be used; the message says which part of them and what to do."""
+
+
+class Network(Protocol):
+    """What can be saved: a torch module, made of its config alone.
+
+    Attributes:
+        ARCHITECTURE: name of its kind.
+        config: a dataclass with ``widths`` and ``classes``, whose other values JSON can hold.
+        temperature: of text, audio and vision.
+    """
+
+    ARCHITECTURE: ClassVar[str]
+    config: Any
+    temperature: tuple[float, float, float]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its tensors by name, as ``torch.nn.Module`` gives them."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +68,8 @@ class Description:
     Attributes:
         model_id: name and version.
         labels: the classes, in the order of the outputs.
-        encoders: per modality (text, audio, vision) the name and version of the encoder it was trained with.
+        encoders: per modality (text, audio, vision) the name and version of the encoder it was trained with; "none"
+            for a modality that the network does not have.
         training: data, figures and limits, for people.
     """
 
@@ -55,7 +79,7 @@ class Description:
     training: dict[str, Any] = field(default_factory=dict)
 
 
-def save(model: SyncTVA, folder: Path | str, description: Description) -> None:
+def save(model: Network, folder: Path | str, description: Description) -> None:
     """Write the model and its temperature to ``folder``, which is created if need be.
 
     Raises:
@@ -69,6 +93,7 @@ def save(model: SyncTVA, folder: Path | str, description: Description) -> None:
     del network["classes"]
     written = {
         "format_version": FORMAT_VERSION,
+        "architecture": model.ARCHITECTURE,
         "model_id": description.model_id,
         "labels": list(description.labels),
         "encoders": {
@@ -84,13 +109,35 @@ def save(model: SyncTVA, folder: Path | str, description: Description) -> None:
     (folder / DESCRIPTION).write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+@overload
 def load(
     folder: Path | str,
     device: torch.device | str = "cpu",
     *,
     labels: Sequence[str] | None = None,
     encoders: Mapping[str, str] | None = None,
-) -> tuple[SyncTVA, Description]:
+) -> tuple[SyncTVA, Description]: ...
+
+
+@overload
+def load(
+    folder: Path | str,
+    device: torch.device | str = "cpu",
+    *,
+    labels: Sequence[str] | None = None,
+    encoders: Mapping[str, str] | None = None,
+    architectures: Architectures,
+) -> tuple[nn.Module, Description]: ...
+
+
+def load(
+    folder: Path | str,
+    device: torch.device | str = "cpu",
+    *,
+    labels: Sequence[str] | None = None,
+    encoders: Mapping[str, str] | None = None,
+    architectures: Architectures = SYNC_TVA,
+) -> tuple[nn.Module, Description]:
     """Read a model, ready for inference.
 
     Args:
@@ -98,14 +145,22 @@ def load(
         device: where the model shall run.
         labels: the classes that the caller expects, in order; None accepts any.
         encoders: per modality the name of the encoder that the caller runs; modalities left out, or None, accept any.
+        architectures: the networks that the caller can run.
 
     Raises:
-        WeightsError: a file is missing or unreadable, or format version, labels, encoders or tensors are not what is
-            needed.
+        WeightsError: a file is missing or unreadable, or format version, architecture, labels, encoders or tensors are
+            not what is needed.
     """
     folder = Path(folder)
     written = _read_json(folder / DESCRIPTION)
     where = str(folder / DESCRIPTION)
+    architecture = written.get("architecture")
+    if not isinstance(architecture, str) or architecture not in architectures:
+        raise WeightsError(
+            f"{where} is for a network of the architecture {architecture!r}, this program runs "
+            f"{', '.join(architectures)}: choose weights of such a network"
+        )
+    build, configure = architectures[architecture]
     try:
         description = Description(
             model_id=written["model_id"],
@@ -114,11 +169,8 @@ def load(
             training=written["training"],
         )
         text, audio, vision = (int(written["encoders"][modality]["width"]) for modality in MODALITIES)
-        config = SyncTVAConfig(
-            widths=(text, audio, vision),
-            classes=len(description.labels),
-            **written["network"],
-        )
+        config = configure(widths=(text, audio, vision), classes=len(description.labels), **written["network"])
+        model: Any = build(config)
         text_t, audio_t, vision_t = (float(value) for value in written["temperature"])
     except KeyError as error:
         raise WeightsError(f"{where} has no entry {error}: write the folder again with weights.save") from error
@@ -142,7 +194,6 @@ def load(
                 "running: run that encoder or choose other weights"
             )
 
-    model = SyncTVA(config)
     _load_tensors(model, folder / TENSORS)
     model.temperature = temperature
     return model.to(device).eval(), description
@@ -177,10 +228,12 @@ def _check_description(description: Description, classes: int, where: str) -> No
     for modality in MODALITIES:
         name = description.encoders.get(modality)
         if not isinstance(name, str) or not name:
-            raise WeightsError(f"{where}: the {modality} encoder has no name: say which one it was trained with")
+            raise WeightsError(
+                f"{where}: the {modality} encoder has no name: say which one it was trained with, or none"
+            )
 
 
-def _load_tensors(model: SyncTVA, path: Path) -> None:
+def _load_tensors(model: nn.Module, path: Path) -> None:
     try:
         tensors = load_file(path)
     except FileNotFoundError as error:

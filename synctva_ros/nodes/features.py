@@ -38,6 +38,7 @@ class FeaturesNode(PerceptionNode):
             "",
             "Folder or hub name of the sentence encoder; empty for the one installed with the package",
         ),
+        Param("text_adapter", "text_feelings", "What it was taught: a shipped adapter or a folder; empty for nothing"),
         Param("threads", 1, "CPU threads of the text encoder", 1, 64),
         Param("vision", True, "Look at faces"),
         Param("face_detector", "", "Path of a YuNet ONNX file; empty for OpenCV's Haar cascade"),
@@ -64,7 +65,9 @@ class FeaturesNode(PerceptionNode):
         from synctva_ros.encoders.face import FaceDetector, FaceEncoder, FaceTrack
         from synctva_ros.encoders.text import TextEncoder
 
-        text = TextEncoder(self.value("text_encoder"), threads=self.value("threads"))
+        text = TextEncoder(
+            self.value("text_encoder"), threads=self.value("threads"), adapter=self.value("text_adapter")
+        )
         face = None
         if self.value("vision"):
             face = FaceEncoder()

@@ -6,7 +6,6 @@ pictures, the same face track and encoders. The whole clip is the utterance.
 
 from __future__ import annotations
 
-import argparse
 import csv as csv_format
 import io
 import re
@@ -264,32 +263,3 @@ def _dialogues(rows: list[TableRow], vectors: dict[str, FloatArray]) -> tuple[Di
             )
         )
     return tuple(dialogues)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what ``main`` needs."""
-    parser.add_argument("--csv", metavar="FILE", type=Path, required=True, help="MELD's table, as train_sent_emo.csv")
-    parser.add_argument("--clips", metavar="DIR", type=Path, required=True, help="folder with dia0_utt0.mp4 and so on")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder that the corpus is written to")
-    parser.add_argument("--split", metavar="NAME", required=True, help="name of this part, such as train or valid")
-    parser.add_argument("--modalities", choices=("a", "v", "av"), default="av", help="voice, face or both (default)")
-    parser.add_argument(
-        "--face-detector", metavar="FILE", default="", help="a YuNet ONNX file instead of OpenCV's Haar cascade"
-    )
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run the converter with what ``add_arguments`` declared; return the exit status."""
-    try:
-        extract_meld(
-            arguments.csv,
-            arguments.clips,
-            arguments.out,
-            arguments.split,
-            modalities=arguments.modalities,
-            face_detector=arguments.face_detector,
-        )
-    except (ImportError, OSError, ValueError) as error:
-        print(f"synctva: {error}", file=sys.stderr)
-        return 1
-    return 0

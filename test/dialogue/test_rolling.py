@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 import synctva_ros
-from synctva_ros.dialogue.rolling import LONGEST_CONTEXT, RollingDialogue
-from synctva_ros.network.synctva import SyncTVA, SyncTVAConfig
+from synctva_ros.dialogue.rolling import LONGEST_CONTEXT, MOST_SPEAKERS, RollingDialogue
+from synctva_ros.network.explanation import Explanation, explain
+from synctva_ros.network.synctva import PARTS, DialogueBatch, SyncTVA, SyncTVAConfig
 from synctva_ros.network.weights import Description, load, save
 from synctva_ros.types import EMOTIONS, NANOSECONDS, Estimate, Features, Modality
 
@@ -20,9 +23,12 @@ ABOUT = Description("test-1", EMOTIONS, {"text": "t-1", "audio": "a-1", "vision"
 SHIPPED = Path(synctva_ros.__file__).parent / "weights" / "synctva"
 
 
-def make_model() -> SyncTVA:
+def make_model(config: SyncTVAConfig = CONFIG) -> SyncTVA:
     torch.manual_seed(1)
-    return SyncTVA(CONFIG)
+    model = SyncTVA(config)
+    # The shares start out equal; give them something to tell apart.
+    torch.nn.init.normal_(model.fusion.share_query)
+    return model.eval()
 
 
 def make_dialogue(**limits: float) -> RollingDialogue:
@@ -78,34 +84,159 @@ def test_an_estimate() -> None:
 
 
 def test_context_is_short() -> None:
-    model = SyncTVA(replace(CONFIG, window=9))
-    dialogue = RollingDialogue(model, ABOUT)
+    dialogue = RollingDialogue(make_model(replace(CONFIG, window=9)), ABOUT)
     last = [dialogue.add(say(i)) for i in range(10)][-1]
-    assert len(last.context) == LONGEST_CONTEXT
-    assert sum(share for _, share in last.context) < 1.0
+    assert {name for name, _ in last.context} == {f"u{i}" for i in range(9 - LONGEST_CONTEXT, 9)}
+    assert sum(share for _, share in last.context) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_the_window_gives_what_the_whole_talk_gives() -> None:
-    whole, rolling = make_dialogue(max_turns=100), make_dialogue(max_turns=CONFIG.reach + 1)
-    for i in range(20):
-        assert same(whole.add(say(i)), rolling.add(say(i)))
+def whole_talk(model: SyncTVA, talk: list[Features]) -> Explanation:
+    """What the network says of the last utterance, given all from the first that have vectors."""
+    talk = [features for features in talk if features.modalities]
+    speakers: dict[str, int] = {}
+    for features in talk:
+        if features.speaker_id:
+            speakers.setdefault(features.speaker_id, len(speakers))
+    given = [(f.text_vector, f.audio_vector, f.vision_vector) for f in talk]
+    text, audio, vision = (
+        torch.tensor(np.stack([np.zeros(width, np.float32) if v[m] is None else v[m] for v in given]))
+        for m, width in enumerate(WIDTHS)
+    )
+    batch = DialogueBatch(
+        text=text,
+        audio=audio,
+        vision=vision,
+        mask=torch.tensor([[vector is not None for vector in v] for v in given]),
+        start=torch.tensor([(f.start - talk[0].start) / NANOSECONDS for f in talk]),
+        end=torch.tensor([(f.end - talk[0].start) / NANOSECONDS for f in talk]),
+        speaker=torch.tensor([speakers.get(f.speaker_id, -1) for f in talk]),
+        dialogue=torch.zeros(len(talk), dtype=torch.long),
+    )
+    return explain(model, batch, nearest=LONGEST_CONTEXT)
 
 
-def test_memory_is_bounded_and_turns_count_on() -> None:
-    dialogue = make_dialogue(max_turns=2)
+def check(estimate: Estimate, model: SyncTVA, talk: list[Features]) -> None:
+    """Compare with the whole talk. Shares are differences, divided by their sum: less exact than what they are from."""
+    expected = whole_talk(model, talk)
+    np.testing.assert_allclose(estimate.probabilities, expected.probabilities, atol=1e-5)
+    np.testing.assert_allclose(estimate.contributions, expected.contributions, atol=5e-3)
+    names = [features.utterance_id for features in talk if features.modalities][:-1]
+    shares = dict(estimate.context)
+    assert set(shares) <= set(names)
+    found = [shares.get(name, 0.0) for name in names]
+    np.testing.assert_allclose(found, expected.context, atol=5e-3)
+
+
+@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(
+    turns=st.lists(
+        st.tuples(
+            st.sampled_from(["", "T", "A", "V", "TA", "TV", "AV", "TAV", "TAV", "TAV"]),
+            st.sampled_from(["", "ann", "bob", "cy", "di"]),
+            st.floats(-1.0, 8.0),
+            st.sampled_from([False] * 12 + [True]),
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    window=st.integers(1, 4),
+    layers=st.integers(1, 2),
+    spare=st.integers(0, 3),
+    without=st.sampled_from([(), (), ("memory",), ("enhancement",), PARTS]),
+)
+def test_the_window_gives_what_the_whole_talk_gives(
+    turns: list[tuple[str, str, float, bool]], window: int, layers: int, spare: int, without: tuple[str, ...]
+) -> None:
+    model = make_model(replace(CONFIG, window=window, layers=layers, without=without))
+    dialogue = RollingDialogue(model, ABOUT, max_turns=model.config.reach + 2 + spare)
+    talk: list[Features] = []
+    clock = 0.0
+    for i, (modalities, speaker, silence, reset) in enumerate(turns):
+        if reset:
+            dialogue.reset()
+            talk.clear()
+        clock += 2.0 + silence
+        talk.append(say(i, start=clock, modalities=modalities, speaker=speaker))
+        estimate = dialogue.add(talk[-1])
+        if modalities:
+            check(estimate, model, talk)
+
+
+def test_the_memory_holds_over_a_long_talk() -> None:
+    model, dialogue = make_model(), make_dialogue()
+    talk = [say(i, speaker=("ann", "bob", "", "cy", "ann")[i * i % 5]) for i in range(150)]
+    for i, features in enumerate(talk):
+        estimate = dialogue.add(features)
+        if i % 25 == 24:
+            check(estimate, model, talk[: i + 1])
+
+
+def test_what_was_said_long_ago_is_remembered() -> None:
+    """Not only for as long as the rounding of float32 would hide it."""
+    one, other = make_dialogue(), make_dialogue()
+    one.add(say(100, start=0.0))
+    other.add(say(101, start=0.0))
+    for i in range(1, 9):
+        a, b = one.add(say(i)), other.add(say(i))
+    assert not same(a, b)
+
+
+def test_the_oldest_of_too_many_speakers_is_forgotten() -> None:
+    """And is then a new person, as in a talk of which the speaker has another name before and after."""
+    model, dialogue = make_model(), make_dialogue()
+    order = ["", "bob", "ann", "bob", *(f"p{i}" for i in range(MOST_SPEAKERS - 2)), "bob"]
+    talk = [say(i, speaker=name) for i, name in enumerate(order)]
+    for features in talk:
+        estimate = dialogue.add(features)
+    check(estimate, model, talk)
+    for number, (name, as_if) in enumerate(
+        [("new", "new"), ("bob", "bob"), ("ann", "ann again"), ("p0", "p0 again"), ("p5", "p5")], start=len(order)
+    ):
+        estimate = dialogue.add(say(number, speaker=name))
+        talk.append(say(number, speaker=as_if))
+        check(estimate, model, talk)
+    # It was not the same as if nobody had been forgotten.
+    known = [replace(features, speaker_id=features.speaker_id.removesuffix(" again")) for features in talk[:-2]]
+    forgotten = whole_talk(model, talk[:-2]).probabilities
+    assert not torch.allclose(whole_talk(model, known).probabilities, forgotten, atol=1e-4)
+
+
+def test_a_window_longer_than_there_are_speakers_remembers_all_in_it() -> None:
+    model = make_model(replace(CONFIG, window=20))
+    dialogue = RollingDialogue(model, ABOUT, max_turns=40)
+    talk = [say(i, speaker=f"p{i % 19}") for i in range(30)]
+    for features in talk:
+        estimate = dialogue.add(features)
+    check(estimate, model, talk)
+
+
+def test_a_short_window_keeps_less() -> None:
+    """The graphs then see what is in the window, the memory all."""
+    model, dialogue = make_model(), make_dialogue(max_turns=2)
     estimates = [dialogue.add(say(i)) for i in range(6)]
     assert [e.turn for e in estimates] == list(range(6))
     assert [name for name, _ in estimates[-1].context] == ["u4"]
-    # It is as if only the last two had ever been said.
+    assert not np.allclose(estimates[-1].probabilities, whole_talk(model, [say(i) for i in range(6)]).probabilities)
     fresh = make_dialogue(max_turns=2)
     fresh.add(say(4))
-    assert same(fresh.add(say(5)), estimates[-1])
+    assert not same(fresh.add(say(5)), estimates[-1])
+
+
+def test_what_is_kept_is_bounded() -> None:
+    dialogue = make_dialogue(max_turns=1000)
+    for i in range(60):
+        dialogue.add(say(i, speaker=f"p{i}"))
+    assert len(dialogue._turns) == CONFIG.reach + 2
+    assert len(dialogue._speakers) == MOST_SPEAKERS
+    assert dialogue._past is not None
+    assert dialogue._past.speakers.shape == (1, MOST_SPEAKERS, CONFIG.hidden)
 
 
 def test_one_turn_is_a_window_too() -> None:
-    dialogue = make_dialogue(max_turns=1)
+    model = make_model(replace(CONFIG, without=("memory",)))
+    dialogue = RollingDialogue(model, ABOUT, max_turns=1)
     dialogue.add(say(0))
-    assert same(dialogue.add(say(1)), make_dialogue().add(say(1)))
+    assert same(dialogue.add(say(1)), RollingDialogue(model, ABOUT).add(say(1)))
 
 
 def test_old_turns_are_forgotten() -> None:
@@ -116,6 +247,12 @@ def test_old_turns_are_forgotten() -> None:
     assert third.context == ()
     assert third.dialogue_id == first.dialogue_id
     assert third.turn == 2
+    # Out of the window, but not out of the memory.
+    assert not same(third, make_dialogue().add(say(2, start=20.0)))
+    forgetful = RollingDialogue(make_model(replace(CONFIG, without=("memory",))), ABOUT, max_age=5.0, pause=50.0)
+    forgetful.add(say(0, start=0.0))
+    alone = RollingDialogue(make_model(replace(CONFIG, without=("memory",))), ABOUT)
+    assert same(forgetful.add(say(2, start=20.0)), alone.add(say(2, start=20.0)))
 
 
 def test_a_long_silence_starts_a_new_dialogue() -> None:
@@ -235,6 +372,17 @@ def test_the_dialogue_keeps_its_own_copy() -> None:
     undisturbed = make_dialogue()
     undisturbed.add(say(0))
     assert same(dialogue.add(say(1)), undisturbed.add(say(1)))
+
+
+def test_a_modality_that_the_network_has_not_counts_as_missing() -> None:
+    model = make_model(replace(CONFIG, widths=(12, 0, 7)))
+    about = replace(ABOUT, encoders={**ABOUT.encoders, "audio": "none"})
+    estimate = RollingDialogue(model, about).add(say(0))
+    assert estimate.modalities == Modality.TEXT | Modality.VISION
+    assert estimate.contributions[1] == 0.0
+    only_heard = RollingDialogue(model, about).add(say(0, modalities="A"))
+    assert only_heard.probabilities == pytest.approx(np.full(7, 1 / 7))
+    RollingDialogue(model, about).warm_up()
 
 
 def test_the_encoder_of_a_missing_modality_does_not_matter() -> None:

@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from synctva_ros.network.enhancement import Projection
-from synctva_ros.network.synctva import DialogueBatch, SyncTVA, SyncTVAConfig
-from synctva_ros.network.weights import Description, WeightsError, load, save
+from synctva_ros.network.synctva import PARTS, DialogueBatch, SyncTVA, SyncTVAConfig
+from synctva_ros.network.weights import SYNC_TVA, Description, WeightsError, load, save
 
 CONFIG = SyncTVAConfig(widths=(6, 5, 4), classes=3, hidden=8, heads=2, window=2)
 ABOUT = Description(
@@ -58,6 +59,63 @@ def test_round_trip(folder: Path) -> None:
     assert torch.equal(model.eval()(batch).logits, loaded(batch).logits)
 
 
+@pytest.mark.parametrize("without", [(), *((part,) for part in PARTS), PARTS])
+@pytest.mark.parametrize("widths", [(6, 5, 4), (6, 0, 0), (0, 5, 4)])
+def test_networks_that_lack_something_round_trip(
+    tmp_path: Path, without: tuple[str, ...], widths: tuple[int, int, int]
+) -> None:
+    config = replace(CONFIG, without=without, widths=widths, context="full")
+    about = replace(
+        ABOUT, encoders={m: n if w else "none" for (m, n), w in zip(ABOUT.encoders.items(), widths, strict=True)}
+    )
+    model = SyncTVA(config)
+    save(model, tmp_path, about)
+    loaded, description = load(tmp_path)
+    assert loaded.config == config
+    assert isinstance(loaded.config.without, tuple)
+    assert description == about
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+@dataclass(frozen=True)
+class PlainConfig:
+    widths: tuple[int, int, int]
+    classes: int
+    slope: float = 1.0
+
+
+class Plain(nn.Module):
+    """Another network than ours."""
+
+    ARCHITECTURE: ClassVar[str] = "plain"
+
+    def __init__(self, config: PlainConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.temperature = (1.0, 1.0, 1.0)
+        self.linear = nn.Linear(sum(config.widths), config.classes)
+
+
+def test_other_architectures_are_for_those_who_ask_for_them(tmp_path: Path) -> None:
+    plain = Plain(PlainConfig((6, 5, 4), 3, slope=0.5))
+    plain.temperature = (2.0, 2.0, 2.0)
+    save(plain, tmp_path / "plain", ABOUT)
+    with pytest.raises(WeightsError, match="of the architecture 'plain', this program runs sync-tva: choose weights"):
+        load(tmp_path / "plain")
+    architectures = {**SYNC_TVA, "plain": (Plain, PlainConfig)}
+    loaded, description = load(tmp_path / "plain", architectures=architectures)
+    assert isinstance(loaded, Plain)
+    assert loaded.config == plain.config
+    assert loaded.temperature == (2.0, 2.0, 2.0)
+    assert not loaded.training
+    assert description == ABOUT
+    assert torch.equal(loaded.linear.weight, plain.linear.weight)
+    save(SyncTVA(CONFIG), tmp_path / "ours", ABOUT)
+    assert isinstance(load(tmp_path / "ours", architectures=architectures)[0], SyncTVA)
+    with pytest.raises(WeightsError, match="'sync-tva', this program runs plain"):
+        load(tmp_path / "ours", architectures={"plain": (Plain, PlainConfig)})
+
+
 def test_what_the_caller_runs_is_compared(folder: Path) -> None:
     load(folder, labels=["a", "b", "c"], encoders=ABOUT.encoders)
     load(folder, encoders={"vision": "v-1"})
@@ -95,28 +153,35 @@ def edit_tensors(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[
         (lambda folder: (folder / "model.json").write_text("{"), "cannot be read as JSON"),
         (lambda folder: (folder / "model.json").write_text("[]"), "JSON object"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\x80\x04no"), "is no safetensors file"),
-        (edit(lambda w: w.update(format_version=2)), "format version 2, this program reads 1"),
+        (edit(lambda w: w.update(format_version=1)), "format version 1, this program reads 2"),
+        (edit(lambda w: w.update(format_version=3)), "format version 3, this program reads 2"),
         (edit(lambda w: w.pop("format_version")), "format version None"),
+        (edit(lambda w: w.update(architecture="gru")), "of the architecture 'gru', this program runs sync-tva"),
+        (edit(lambda w: w.update(architecture=["sync-tva"])), "of the architecture \\['sync-tva'\\]"),
+        (edit(lambda w: w.pop("architecture")), "of the architecture None"),
         (edit(lambda w: w.pop("temperature")), "no entry 'temperature'"),
         (edit(lambda w: w.update(temperature=[1.0, 0.0, 1.0])), "temperatures must be positive numbers"),
         (edit(lambda w: w.update(temperature=1.0)), "cannot be used"),
         (edit(lambda w: w.update(model_id="")), "model_id"),
-        (edit(lambda w: w["labels"].append("d")), "tensor 'fusion.classifier.0.weight' is"),
+        (edit(lambda w: w["labels"].append("d")), "tensor 'fusion.classifier.0.4.weight' is"),
         (edit(lambda w: w.update(labels=["a", "a", "b"])), "labels must be different"),
         (edit(lambda w: w["encoders"].pop("vision")), "no entry 'vision'"),
         (edit(lambda w: w["encoders"]["text"].update(name="")), "text encoder has no name"),
         (edit(lambda w: w["encoders"]["text"].update(width=7)), "tensor 'projection.0.mean' is"),
         (edit(lambda w: w["network"].update(hidden=7)), "must be even"),
+        (edit(lambda w: w["network"].update(layers=1.5)), "cannot be used"),
+        (edit(lambda w: w["network"].update(without=["hope"])), "there is no part 'hope' to leave out"),
+        (edit(lambda w: w["network"].update(without=["memory"])), "unknown tensor 'memory.0"),
         (edit(lambda w: w["network"].update(size=7)), "unexpected keyword argument 'size'"),
         (edit(lambda w: w["network"].update(layers=2)), "lacks the tensor 'graphs.0.layers.1"),
-        (edit_tensors(lambda t: t.pop("summary.weight")), "lacks the tensor 'summary.weight' \\(1 missing"),
+        (edit_tensors(lambda t: t.pop("fusion.share.bias")), "lacks the tensor 'fusion.share.bias' \\(1 missing"),
         (edit_tensors(lambda t: t.update(more=torch.zeros(1))), "unknown tensor 'more'"),
-        (edit_tensors(lambda t: t.update({"summary.weight": torch.zeros(3)})), r"\[3\], wanted torch.float32 \[2\]"),
+        (edit_tensors(lambda t: t.update({"fusion.share.bias": torch.zeros(3)})), r"\[3\], wanted torch.float32 \[4\]"),
         (
-            edit_tensors(lambda t: t.update({"summary.weight": torch.zeros(2, dtype=torch.float64)})),
+            edit_tensors(lambda t: t.update({"fusion.share.bias": torch.zeros(4, dtype=torch.float64)})),
             "torch.float64",
         ),
-        (edit_tensors(lambda t: t["summary.weight"].fill_(torch.nan)), "'summary.weight' holds NaN"),
+        (edit_tensors(lambda t: t["fusion.share.bias"].fill_(torch.nan)), "'fusion.share.bias' holds NaN"),
     ],
 )
 def test_refusals(folder: Path, break_it: Callable[[Path], Any], says: str) -> None:

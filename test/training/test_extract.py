@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 from fractions import Fraction
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from synctva_ros import cli
 from synctva_ros.encoders.audio import AudioEncoder
 from synctva_ros.encoders.extractor import FeatureExtractor
 from synctva_ros.encoders.face import FaceDetector, FaceEncoder, FaceTrack
 from synctva_ros.speech.stream import SampleStream
 from synctva_ros.training.corpora import CorpusError, read_corpus
-from synctva_ros.training.extract import add_arguments, extract_meld, main, read_table
+from synctva_ros.training.extract import extract_meld, read_table
 from synctva_ros.types import NANOSECONDS, AudioChunk, EndedBy, Features, Utterance
 
 av = pytest.importorskip("av")
@@ -222,11 +222,9 @@ def test_a_byte_order_mark_and_empty_lines_do_no_harm(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
     table = write_table(tmp_path / "t.csv", rows()[:1])
-    line = ["--csv", str(table), "--out", str(tmp_path), "--split", "valid", "--modalities", "a", "--clips"]
-    assert main(parser.parse_args([*line, str(clips)])) == 0
+    line = ["extract", "--csv", str(table), "--out", str(tmp_path), "--split", "valid", "--modalities", "a", "--clips"]
+    assert cli.main([*line, str(clips)]) == 0
     assert len(read_corpus(tmp_path, "meld", "valid")) == 1
-    assert main(parser.parse_args([*line, str(tmp_path)])) == 1
+    assert cli.main([*line, str(tmp_path)]) == 1
     assert "none of the table's 1 clips, such as dia10_utt0.mp4, is in this folder" in capsys.readouterr().err

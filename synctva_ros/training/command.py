@@ -1,0 +1,207 @@
+"""The commands that train and measure. Nothing heavy is imported before one of them is called."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synctva_ros.training.recipe import Recipe
+
+_CORPORA = "meld, iemocap, emorynlp or dailydialog"
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands to what ``ArgumentParser.add_subparsers`` returned; each sets ``handler``."""
+    train = commands.add_parser(
+        "train",
+        help="train a network on a corpus of dialogues",
+        description="Train one network for each seed. Finished seeds are kept, an unfinished one goes on where it was "
+        "interrupted. The epoch is chosen on the validation split.",
+    )
+    _add_training(train)
+    train.set_defaults(handler=_train)
+
+    evaluate = commands.add_parser(
+        "evaluate", help="score a trained network", description="Score all seeds of a run folder on a split."
+    )
+    evaluate.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder that synctva train wrote")
+    _add_data(evaluate)
+    evaluate.add_argument("--split", required=True, metavar="NAME", help="reads CORPUS_NAME.jsonl and its vectors")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    evaluate.add_argument("--report", type=Path, metavar="FILE", help="write a page with pictures here (HTML)")
+    evaluate.add_argument("--modalities", metavar="LETTERS", help="only these of those trained on: t, a, v")
+    evaluate.set_defaults(handler=_evaluate)
+
+    ablate = commands.add_parser(
+        "ablate",
+        help="what each part of the network is worth",
+        description="Train the network without each of its parts and on each modality alone, and the references, and "
+        "print one table of their scores on the validation split.",
+    )
+    _add_training(ablate)
+    ablate.set_defaults(handler=_ablate)
+
+    extract = commands.add_parser(
+        "extract",
+        help="make a corpus of MELD's table and clips",
+        description="Run the encoders of the live graph over MELD as its authors distribute it.",
+    )
+    extract.add_argument("--csv", metavar="FILE", type=Path, required=True, help="a table, as train_sent_emo.csv")
+    extract.add_argument("--clips", metavar="DIR", type=Path, required=True, help="folder with dia0_utt0.mp4 and so on")
+    extract.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder that the corpus is written to")
+    extract.add_argument("--split", metavar="NAME", required=True, help="name of this part, such as train or valid")
+    extract.add_argument("--modalities", choices=("a", "v", "av"), default="av", help="voice, face or both (default)")
+    extract.add_argument(
+        "--face-detector", metavar="FILE", default="", help="a YuNet ONNX file instead of OpenCV's Haar cascade"
+    )
+    extract.set_defaults(handler=_extract)
+
+    encoder = commands.add_parser(
+        "train-encoder",
+        help="train an encoder",
+        description="Teach the text encoder feelings from DailyDialog and MELD, as a low-rank difference.",
+    )
+    encoder.add_argument("encoder", choices=("text",), help="which one")
+    encoder.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the corpora")
+    encoder.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the adapter")
+    encoder.add_argument("--seed", type=int, default=0)
+    encoder.set_defaults(handler=_train_encoder)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the corpus")
+    parser.add_argument("--corpus", required=True, metavar="NAME", help=_CORPORA)
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="where text vectors are kept (user's cache folder)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
+    parser.add_argument(
+        "--context", choices=("causal", "full"), default="causal", help="full: see later turns too (default: causal)"
+    )
+    parser.add_argument(
+        "--modalities", default="tav", metavar="LETTERS", help="t (text), a (audio), v (vision); default all there are"
+    )
+    parser.add_argument("--seeds", type=_seeds, default=(1,), metavar="1,2,3", help="one network each (default 1)")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="recipe: a YAML file or the name of a shipped one (default: that of the corpus, else frozen)",
+    )
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 1,2,3") from None
+    if len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r}: give different numbers from 0 to below 2**32")
+    return seeds
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    from synctva_ros.training.recipe import RECIPES, read_recipe
+
+    of_corpus = arguments.corpus if (RECIPES / f"{arguments.corpus}.yaml").is_file() else "frozen"
+    return read_recipe(arguments.config or of_corpus)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from synctva_ros.training.trainer import train
+
+    train(
+        arguments.data,
+        arguments.corpus,
+        arguments.out,
+        _recipe(arguments),
+        context=arguments.context,
+        modalities=arguments.modalities,
+        seeds=arguments.seeds,
+        cache=arguments.cache,
+        device=arguments.device,
+    )
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    import json
+
+    from synctva_ros.training.evaluate import evaluate, print_scores, write_page
+
+    found = evaluate(
+        arguments.run,
+        arguments.data,
+        arguments.corpus,
+        arguments.split,
+        modalities=arguments.modalities,
+        cache=arguments.cache,
+        device=arguments.device,
+    )
+    print_scores(found.summary)
+    if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(found.summary, indent=2) + "\n", encoding="utf-8")
+    if arguments.report is not None:
+        write_page(found, arguments.run, arguments.corpus, arguments.split, arguments.report)
+        print(f"pictures: {arguments.report}")
+
+
+def _ablate(arguments: argparse.Namespace) -> None:
+    from synctva_ros.training.ablate import ablate, write_table
+
+    results = ablate(
+        arguments.data,
+        arguments.corpus,
+        arguments.out,
+        _recipe(arguments),
+        context=arguments.context,
+        modalities=arguments.modalities,
+        seeds=arguments.seeds,
+        cache=arguments.cache,
+        device=arguments.device,
+    )
+    print(f"\n{arguments.corpus} valid, {arguments.context} context, {len(arguments.seeds)} seed(s)\n")
+    print(write_table(results, arguments.out))
+
+
+def _extract(arguments: argparse.Namespace) -> None:
+    from synctva_ros.training.extract import extract_meld
+
+    extract_meld(
+        arguments.csv,
+        arguments.clips,
+        arguments.out,
+        arguments.split,
+        modalities=arguments.modalities,
+        face_detector=arguments.face_detector,
+    )
+
+
+def _train_encoder(arguments: argparse.Namespace) -> None:
+    from synctva_ros.training.text_adapter import train_text_adapter
+
+    train_text_adapter(arguments.data, arguments.out, seed=arguments.seed)
+    print(f"written: {arguments.out}")
+
+
+def run(handler: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
+    """Run a command; what was given wrongly ends in one sentence and status 1."""
+    try:
+        handler(arguments)
+    except ImportError as error:
+        print(f"synctva: {error}; training needs more packages: pip install 'synctva-ros[train]'", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:
+        print(f"synctva: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        kept = "; the same command goes on from here" if handler in (_train, _ablate) else ""
+        print(f"\nsynctva: interrupted{kept}", file=sys.stderr)
+        return 130
+    return 0
