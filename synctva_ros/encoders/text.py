@@ -205,11 +205,15 @@ def _add_adapter(model: torch.nn.Module, folder: Path, base: str) -> str:
                     if key in tensors
                     else tensors[f"{key}/columns"].float() @ tensors[f"{key}/rows"].float()
                 )
-                state[key] += change.to(state[key])
-            except (KeyError, RuntimeError) as error:
+                fits = change.shape == state[key].shape and bool(torch.isfinite(change).all())
+            except (KeyError, RuntimeError):
+                fits = False
+            if not fits:
                 raise ValueError(
-                    f"text encoder: the adapter {folder} does not fit {base} at {key} ({error}); train it again"
-                ) from error
+                    f"text encoder: the adapter {folder} does not fit {base} at {key}, which is not in the model, of "
+                    "another shape, incomplete or not finite; fetch or train it again"
+                )
+            state[key] += change.to(state[key])
     return str(name)
 
 

@@ -31,9 +31,12 @@ from synctva_ros.encoders.text import TextEncoder
 from synctva_ros.network.synctva import MODALITIES, DialogueBatch, SyncTVA, SyncTVAConfig
 from synctva_ros.network.weights import Description, save
 from synctva_ros.training.corpora import Corpus, IntArray, as_recognised, read_corpus
+from synctva_ros.training.metrics import fit_temperature, score
 from synctva_ros.types import EMOTIONS, FloatArray
 
-MODEL_ID = "synctva-light-2"
+MODEL_ID = "synctva-light-3"
+#: What the text encoder was taught before.
+ADAPTER = "text_feelings"
 #: Names of the classes in RAVDESS and FER2013. Calm speech is neutral.
 NAMES = {
     "calm": "neutral",
@@ -342,28 +345,15 @@ def steps(
 
 
 def figures(probabilities: FloatArray, labels: IntArray) -> dict[str, float]:
-    """Accuracy, weighted and macro F1, and the calibration error over 15 bins of equal width."""
-    from sklearn.metrics import f1_score
-
-    guess, confidence = probabilities.argmax(1), probabilities.max(1)
-    bins = np.minimum((confidence * 15).astype(int), 14)
-    error = sum(
-        (bins == b).mean() * abs((guess == labels)[bins == b].mean() - confidence[bins == b].mean())
-        for b in np.unique(bins)
-    )
+    """The scores that the weights' description keeps."""
+    scores = score(probabilities, labels, EMOTIONS)
     return {
-        "utterances": len(labels),
-        "accuracy": round(float((guess == labels).mean()), 4),
-        "weighted_f1": round(float(f1_score(labels, guess, average="weighted")), 4),
-        "macro_f1": round(float(f1_score(labels, guess, average="macro")), 4),
-        "calibration_error": round(float(error), 4),
+        "utterances": scores.n,
+        "accuracy": round(scores.accuracy, 4),
+        "weighted_f1": round(scores.weighted_f1, 4),
+        "macro_f1": round(scores.macro_f1, 4),
+        "calibration_error": round(scores.ece, 4),
     }
-
-
-def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """The divisor of the logits with the least log loss (Guo et al. 2017)."""
-    candidates = np.exp(np.linspace(np.log(0.2), np.log(5.0), 200))
-    return float(candidates[int(np.argmin([float(cross_entropy(logits / t, labels)) for t in candidates]))])
 
 
 def train(data: Path, out: Path, cache: Path, epochs: int, seed: int) -> dict[str, Any]:
@@ -371,7 +361,7 @@ def train(data: Path, out: Path, cache: Path, epochs: int, seed: int) -> dict[st
     began = time.process_time()
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    words, voice, face = TextEncoder(), AudioEncoder(), FaceEncoder()
+    words, voice, face = TextEncoder(adapter=ADAPTER), AudioEncoder(), FaceEncoder()
     erc = data / "erc"
     meld, meld_text = read_talks(read_corpus(erc, "meld", "train"), words, cache)
     daily, daily_text = read_talks(read_corpus(erc, "dailydialog", "train"), words, cache, emotional=True)
@@ -427,7 +417,9 @@ def train(data: Path, out: Path, cache: Path, epochs: int, seed: int) -> dict[st
     model.load_state_dict(best_state)
     model.eval()
     with torch.inference_mode():
-        text_t, voice_t, face_t = (fit_temperature(model(batch).logits, wanted) for batch, wanted in checks.values())
+        text_t, voice_t, face_t = (
+            fit_temperature(model(batch).logits.double().numpy(), wanted.numpy()) for batch, wanted in checks.values()
+        )
     model.temperature = (text_t, voice_t, face_t)
     name, (batch, wanted) = next(iter(checks.items()))
     apart = {name: (replace(batch, dialogue=torch.arange(len(batch))), wanted)}
@@ -456,7 +448,7 @@ def train(data: Path, out: Path, cache: Path, epochs: int, seed: int) -> dict[st
 def predict(model: SyncTVA, checks: dict[str, tuple[DialogueBatch, torch.Tensor]]) -> dict[str, FloatArray]:
     """Calibrated probabilities ``[n, C]`` for each validation set."""
     model.eval()
-    return {name: model.probabilities(model(batch)).numpy() for name, (batch, _) in checks.items()}
+    return {name: model.probabilities(model(batch)).double().numpy() for name, (batch, _) in checks.items()}
 
 
 def main() -> None:

@@ -2,11 +2,11 @@
 
     synctva train-encoder text --data DIR --out FOLDER
 
-First every utterance of DailyDialog that has an emotion, and a part of those that have none, then the dialogues of
-MELD with a causal Sync-TVA on top, whose loss reaches the encoder. The second part is done several times in different
-orders, and the weights are averaged (a model soup, https://arxiv.org/abs/2203.05482). Only the training splits are read.
-EmoryNLP is left out: it was taken from the same television series as MELD, and many of its scenes are in MELD's other
-splits.
+First every utterance of DailyDialog that has an emotion, and a part of those that have none, then the dialogues of MELD
+with a causal Sync-TVA on top, whose loss reaches the encoder. The second part is done several times in different
+orders, and the weights are averaged (a model soup, https://arxiv.org/abs/2203.05482). Only the training splits are
+read. EmoryNLP is left out: it was taken from the same television series as MELD, and many of its scenes are in MELD's
+other splits.
 """
 
 from __future__ import annotations
@@ -65,13 +65,16 @@ def train_text_adapter(
     encoder.model.train()
     _learn_utterances(encoder, daily, epochs[0], rng, progress)
     begun = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
-    total: dict[str, Tensor] = {}
-    for _ in range(soup):
+    # Summed are the changes, because a third of three times a number may differ from it in its last bit, and what did
+    # not change is not written.
+    change = {name: torch.zeros_like(tensor) for name, tensor in begun.items()}
+    for member in range(soup):
         encoder.model.load_state_dict(begun)
-        _learn_dialogues(encoder, meld, epochs[1], rng, progress)
+        torch.manual_seed(seed + member)
+        _learn_dialogues(encoder, meld, epochs[1], np.random.default_rng([seed, member]), progress)
         for name, tensor in encoder.model.state_dict().items():
-            total[name] = total[name] + tensor if name in total else tensor.clone()
-    encoder.model.load_state_dict({name: tensor / soup for name, tensor in total.items()})
+            change[name] += tensor - begun[name]
+    encoder.model.load_state_dict({name: tensor + change[name] / soup for name, tensor in begun.items()})
     save_adapter(
         encoder.model,
         original,

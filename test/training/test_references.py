@@ -90,6 +90,8 @@ def test_a_missing_modality_is_never_read(kind: type[nn.Module]) -> None:
     assert torch.equal(network(replace(batch, mask=mask, audio=audio, text=text)).logits, given)
     assert torch.isfinite(given).all()
     assert not torch.allclose(given, network(batch).logits)
+    network(replace(batch, mask=mask, audio=audio, text=text)).logits.sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
 
 
 def test_late_fusion_averages_the_modalities_that_are_there() -> None:
