@@ -62,8 +62,8 @@ class Recipe:
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     averaging: float = 0.98
-    label_smoothing: float = 0.1
-    class_weight: float = 0.0
+    label_smoothing: float = 0.0
+    class_weight: float = 0.25
     focal: float = 0.0
     logit_adjustment: float = 0.0
     vote_loss: float = 0.3
