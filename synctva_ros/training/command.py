@@ -92,7 +92,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="recipe: a YAML file or the name of a shipped one (default: that of the corpus, else frozen)",
+        help="recipe: a YAML file or the name of a shipped one (default: that of the corpus, else all defaults)",
     )
 
 
@@ -107,10 +107,11 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
-    from synctva_ros.training.recipe import RECIPES, read_recipe
+    from synctva_ros.training.recipe import RECIPES, Recipe, read_recipe
 
-    of_corpus = arguments.corpus if (RECIPES / f"{arguments.corpus}.yaml").is_file() else "frozen"
-    return read_recipe(arguments.config or of_corpus)
+    if arguments.config:
+        return read_recipe(arguments.config)
+    return read_recipe(arguments.corpus) if (RECIPES / f"{arguments.corpus}.yaml").is_file() else Recipe()
 
 
 def _train(arguments: argparse.Namespace) -> None:

@@ -87,7 +87,7 @@ def test_one_table_of_all_variants(synctva: Command, tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize(
     ("corpus", "config", "recipe"),
-    [("meld", None, "meld"), ("iemocap", None, "iemocap"), ("emorynlp", None, "frozen"), ("meld", "gru", "gru")],
+    [("meld", None, "meld"), ("iemocap", None, "iemocap"), ("emorynlp", None, "meld-frozen"), ("meld", "gru", "gru")],
 )
 def test_which_recipe_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: str, config: str | None, recipe: str

@@ -20,8 +20,8 @@ def test_shipped_recipes_are_read_by_their_names(name: str) -> None:
 
 
 def test_what_a_shipped_recipe_says() -> None:
-    assert {"frozen", "gru", "iemocap", "meld", "mlp"} <= set(SHIPPED)
-    assert read_recipe("frozen") == Recipe()
+    assert {"meld-frozen", "gru", "iemocap", "meld", "mlp"} <= set(SHIPPED)
+    assert read_recipe("meld-frozen") == Recipe()
     assert read_recipe("gru").model == "gru"
     assert read_recipe("mlp").model == "mlp"
     assert read_recipe("meld").text_adapter
@@ -89,7 +89,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["no-such-recipe", ""])
 def test_a_missing_recipe_names_those_that_are_there(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=r"there is no such recipe file; .*: frozen, gru, iemocap, meld, mlp"):
+    with pytest.raises(ValueError, match=r"there is no such recipe file; .*: gru, iemocap, meld, meld-frozen, mlp"):
         read_recipe(name)
     with pytest.raises(ValueError, match="there is no such recipe file"):
         read_recipe(tmp_path)
