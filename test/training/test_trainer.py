@@ -567,7 +567,7 @@ class TestLoss:
         mask = torch.tensor([[True, row < 4, False] for row in range(6)])
         batch: Any = replace(make_batch(2), mask=torch.cat([mask, mask[:2]]))
         batch = replace(batch, mask=mask)
-        recipe = Recipe(**{"label_smoothing": 0.0, "vote_loss": 0.0} | settings)
+        recipe = Recipe(**{"class_weight": 0.0, "vote_loss": 0.0} | settings)
         return float(Loss(recipe, self.labels, 3)(output, batch, self.labels))
 
     def test_cross_entropy(self) -> None:
