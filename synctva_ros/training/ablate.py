@@ -46,15 +46,15 @@ def ablate(
     context: Context,
     modalities: str,
     seeds: Sequence[int],
-    split: str = "valid",
     cache: Path | None = None,
     device: str = "auto",
     progress: bool = True,
     report: Callable[[str], None] = print,
 ) -> dict[str, dict[str, Any]]:
-    """Train and score every variant, each in its own folder of ``out``; what is there already is not trained again.
+    """Train every variant in its own folder of ``out`` and score it on the validation split.
 
-    A variant whose modalities leave an utterance with nothing is left out, and ``report`` gets the reason.
+    What is there already is not trained again. A variant whose modalities leave an utterance with nothing is left out, and
+    ``report`` gets the reason.
 
     Returns:
         For each variant what ``metrics.summarise`` returns.
@@ -64,7 +64,7 @@ def ablate(
     """
     if recipe.model != "sync-tva":
         raise ValueError(f"the recipe is for {recipe.model!r}, which has no parts to leave out: give one for sync-tva")
-    splits = [read_corpus(data, corpus, name) for name in dict.fromkeys(("train", "valid", split))]
+    splits = [read_corpus(data, corpus, name) for name in ("train", "valid")]
     results = {}
     for name, (varied, letters) in variants(recipe, usable(splits[0], modalities)).items():
         if name != "whole" and (reason := _lonely(splits, letters)):
@@ -84,7 +84,7 @@ def ablate(
             progress=progress,
             report=lambda line, name=name: report(f"{name}: {line}"),  # type: ignore[misc]
         )
-        results[name] = evaluate(folder, data, corpus, split, cache=cache, device=device, progress=progress).summary
+        results[name] = evaluate(folder, data, corpus, "valid", cache=cache, device=device, progress=progress).summary
     return results
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -41,8 +42,10 @@ def cached_vectors(
         digest.update(hashlib.sha256(text.encode()).digest())
     path = cache / f"{digest.hexdigest()[:32]}.npy"
     if path.is_file():
-        kept: FloatArray = np.load(path, allow_pickle=False)
-        return kept
+        # A file that a full disk or a lost power cut short is made again.
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            kept: FloatArray = np.load(path, allow_pickle=False)
+            return kept
     # The longest first: the bar then errs on the safe side.
     unique = sorted(set(texts), key=len, reverse=True)
     parts = [

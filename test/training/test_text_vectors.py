@@ -56,6 +56,16 @@ def test_a_changed_encoder_does_not_find_the_old_vectors(words: Any, tmp_path: P
     assert len(list(tmp_path.iterdir())) == 3
 
 
+@pytest.mark.parametrize("damage", [b"", b"half", b"\x93NUMPY\x01\x00"])
+def test_a_damaged_file_is_made_again(words: Any, tmp_path: Path, damage: bytes) -> None:
+    vectors, _ = vectors_of(words, TEXTS, tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(damage)
+    again, encoded = vectors_of(words, TEXTS, tmp_path)
+    assert encoded
+    np.testing.assert_array_equal(again, vectors)
+
+
 def test_an_interruption_leaves_nothing_that_counts(
     words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
