@@ -53,8 +53,8 @@ def ablate(
 ) -> dict[str, dict[str, Any]]:
     """Train every variant in its own folder of ``out`` and score it on the validation split.
 
-    What is there already is not trained again. A variant whose modalities leave an utterance with nothing is left out, and
-    ``report`` gets the reason.
+    What is there already is not trained again. A variant whose modalities leave an utterance with nothing is left out,
+    and ``report`` gets the reason.
 
     Returns:
         For each variant what ``metrics.summarise`` returns.
