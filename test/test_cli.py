@@ -38,6 +38,21 @@ def test_help_needs_no_ros_and_names_the_options():
         assert option in result.stdout
 
 
+def test_recognize_and_score_work_with_what_is_shipped(tmp_path):
+    """The figures themselves say little here: the demo's sentences all count as one file."""
+    pytest.importorskip("sklearn", reason="the packages for training are not installed")
+    recognised = tmp_path / "r.jsonl"
+    result = synctva("recognize", DEMO, "--whisper", "demo", "--json", recognised)
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in recognised.read_text().splitlines()]
+    assert [line["text"] for line in lines] == [turn["text"] for turn in SCRIPT]
+    assert {line["file"] for line in lines} == {str(DEMO / "dialogue.flac")}
+    (tmp_path / "labels.csv").write_text("file,emotion\ndialogue.flac,joy\nmissing.flac,joy\n")
+    result = synctva("score", recognised, "--labels", tmp_path / "labels.csv")
+    assert result.returncode == 0, result.stderr
+    assert "2 files, 1 of them without an answer" in result.stdout
+
+
 def test_settings_are_read_as_yaml():
     assert cli._setting("utterance.hangover=0.3") == ("utterance", "hangover", 0.3)
     assert cli._setting("features.vision=false") == ("features", "vision", False)

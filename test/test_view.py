@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from synctva_ros.types import EMOTIONS
-from synctva_ros.view import BAR, COLOURS, bar, show
+from synctva_ros.view import BAR, COLOURS, FILE, bar, shortened, show, show_line
 
 
 def emotion(**changes):
@@ -92,6 +92,26 @@ def test_who_it_is_is_shown_if_known(who, shown):
 @pytest.mark.parametrize("durations", [{"stages": [], "durations": []}, {"stages": ["total"], "durations": [-5.0]}])
 def test_without_a_usable_latency_there_is_none(durations):
     assert "answer" not in rendered(**durations)
+
+
+def line(**changes):
+    console = Console(file=StringIO(), width=40, highlight=False)
+    show_line(console, emotion(file="in/clip.mp4", confidence=0.6, **changes))
+    return console.file.getvalue()
+
+
+def test_an_estimate_of_a_file_is_one_line():
+    assert line() == (
+        f"{'in/clip.mp4':{FILE}}   5.4 to   7.3 s  joy        60% {'█' * 8}▍      words 50%, voice 30%, face 20%"
+        "  “I got the [job] and I am so happy!”\n"
+    )
+    assert " joy?       60% " in line(status="UNCERTAIN")
+    assert line(text="", modalities=4, contributions=[0, 0, 1]).endswith("face 100%\n")
+
+
+def test_of_a_long_name_the_end_is_shown():
+    assert shortened("folder/clip.mp4", 15) == "folder/clip.mp4"
+    assert shortened("a/folder/clip.mp4", 15) == "…older/clip.mp4"
 
 
 @given(st.floats(-10, 10), st.floats(-10, 10))

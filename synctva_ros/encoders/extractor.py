@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from synctva_ros.encoders.audio import AudioEncoder
-from synctva_ros.encoders.face import FaceEncoder, FaceObservation
+from synctva_ros.encoders.face import CROP_SIZE, FaceEncoder, FaceObservation, speaker_face
 from synctva_ros.encoders.text import TextEncoder
 from synctva_ros.types import Features, FloatArray, Transcript, Utterance
 
@@ -42,7 +42,7 @@ class FeatureExtractor:
         self.text.encode(["warm up"])
         self.audio.encode(np.zeros(16_000, np.float32), 16_000)
         if self.face is not None:
-            self.face.encode_crop(np.zeros((64, 64), np.uint8))
+            self.face.encode_crop(np.zeros((CROP_SIZE, CROP_SIZE), np.uint8))
 
     def voice(self, utterance: Utterance) -> Voice:
         """Encode the sound from start to end of speech."""
@@ -59,10 +59,7 @@ class FeatureExtractor:
         observations: Sequence[FaceObservation],
         endpoint_duration: float,
     ) -> Features:
-        """Put an utterance's vectors together; a modality without evidence is missing.
-
-        With several tracks in the utterance the one with most frames is the speaker's face.
-        """
+        """Put an utterance's vectors together; a modality without evidence is missing."""
         durations = {"endpoint": endpoint_duration}
         if transcript is not None:
             durations["transcribe"] = transcript.duration
@@ -71,9 +68,8 @@ class FeatureExtractor:
         face_id = ""
         if self.face is not None and observations:
             begun = time.perf_counter()
-            ids = [observation.face_id for observation in observations]
-            face_id = max(dict.fromkeys(ids), key=ids.count)
-            observations = [observation for observation in observations if observation.face_id == face_id]
+            observations = speaker_face(observations)
+            face_id = observations[0].face_id
             vision_vector = self.face.encode(observations)
             durations["vision"] = time.perf_counter() - begun
         text_vector: FloatArray | None = None

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 #: Standardised inputs are kept within this many deviations.
 LARGEST_INPUT = 4.0
-#: Share of the input's channels dropped in training, for vectors of many more channels than there are dialogues.
-INPUT_DROPOUT = 0.25
+#: Share of the input's channels dropped in training, since there often are more channels than dialogues. Vectors of so
+#: few channels that each of them counts (the answers of another network) are left whole.
+INPUT_DROPOUT, FEW_CHANNELS = 0.25, 16
 
 
 class Projection(nn.Module):
@@ -34,7 +35,7 @@ class Projection(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
-        self.dropout = nn.Dropout(INPUT_DROPOUT)
+        self.dropout = nn.Dropout(INPUT_DROPOUT if width > FEW_CHANNELS else 0.0)
         self.linear = nn.Linear(width, hidden)
         self.norm = nn.LayerNorm(hidden)
 

@@ -38,10 +38,20 @@ class FeaturesNode(PerceptionNode):
             "",
             "Folder or hub name of the sentence encoder; empty for the one installed with the package",
         ),
-        Param("text_adapter", "text_feelings", "What it was taught: a shipped adapter or a folder; empty for nothing"),
-        Param("threads", 1, "CPU threads of the text encoder", 1, 64),
+        Param(
+            "text_adapter",
+            "text_feelings",
+            "What it was taught: a shipped adapter or a folder; empty for nothing",
+        ),
+        Param("threads", 1, "CPU threads of the encoders", 1, 64),
         Param("vision", True, "Look at faces"),
-        Param("face_detector", "", "Path of a YuNet ONNX file; empty for OpenCV's Haar cascade"),
+        Param(
+            "face_detector",
+            "",
+            "Path of a YuNet ONNX file, or haar for OpenCV's cascade; empty for the YuNet at hand, else the cascade",
+        ),
+        Param("attend_x", -1.0, "Follow the face nearest to here, in shares of the width; -1: the largest", -1.0, 1.0),
+        Param("attend_y", -1.0, "The same in shares of the height, 0 at the top; -1: the largest", -1.0, 1.0),
         Param("face_memory", 60.0, "Faces are remembered so long [s]", 5.0, 600.0),
         Param("transcript_timeout", 10.0, "Wait at most so long for the words of an utterance [s]", 0.0, 120.0),
         Param("queue_size", 64, "Utterances that may wait", 1, 1000),
@@ -71,7 +81,9 @@ class FeaturesNode(PerceptionNode):
         face = None
         if self.value("vision"):
             face = FaceEncoder()
-            self._track = FaceTrack(FaceDetector(self.value("face_detector")), seconds=self.value("face_memory"))
+            detector = FaceDetector(self.value("face_detector"))
+            self.get_logger().info(f"faces are found by {detector.name}")
+            self._track = FaceTrack(detector, seconds=self.value("face_memory"), attend=self._attended())
         self._extractor = FeatureExtractor(text, AudioEncoder(), face)
         self._extractor.warm_up()
 
@@ -119,6 +131,14 @@ class FeaturesNode(PerceptionNode):
         if self._counts["bad pictures"]:
             level, sentence = max(level, 1), "pictures cannot be read"
         return level, sentence, values
+
+    def _attended(self) -> tuple[float, float] | None:
+        x, y = self.value("attend_x"), self.value("attend_y")
+        if x == y == -1:
+            return None
+        if min(x, y) < 0:
+            raise ValueError(f"attend_x is {x:g} and attend_y is {y:g}: give both from 0 to 1, or both -1")
+        return x, y
 
     def _set_threads(self) -> None:
         import cv2

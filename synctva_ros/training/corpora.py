@@ -29,6 +29,17 @@ CORPORA: dict[str, tuple[str, ...]] = {
     "iemocap": ("hap", "sad", "neu", "ang", "exc", "fru"),
     "emorynlp": ("joyful", "neutral", "powerful", "mad", "sad", "scared", "peaceful"),
 }
+#: What other corpora (RAVDESS, FER2013) call our classes. Calm speech is neutral.
+NAMES = {
+    "calm": "neutral",
+    "happy": "joy",
+    "happiness": "joy",
+    "sad": "sadness",
+    "angry": "anger",
+    "surprised": "surprise",
+    "fearful": "fear",
+    "disgusted": "disgust",
+}
 #: What may lie beside the words.
 VECTORS = ("audio", "vision")
 #: Times are kept as float32.
@@ -95,6 +106,18 @@ class CorpusError(ValueError):
 
 class _Wrong(ValueError):
     """Reason and remedy, on the way to where file and line are known."""
+
+
+def class_index(name: str) -> int:
+    """Index into ``EMOTIONS`` of a corpus's class name.
+
+    Raises:
+        ValueError: it is none of them by any name.
+    """
+    emotion = NAMES.get(name, name)
+    if emotion not in EMOTIONS:
+        raise ValueError(f"class {name!r} is none of {', '.join(EMOTIONS)}: say in NAMES which of them it is")
+    return EMOTIONS.index(emotion)
 
 
 def as_written(text: str) -> str:

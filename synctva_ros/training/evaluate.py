@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from synctva_ros.training.corpora import VECTORS, Corpus, IntArray, read_corpus
+from synctva_ros.network import weights
+from synctva_ros.network.synctva import MODALITIES
+from synctva_ros.training.corpora import VECTORS, Corpus, IntArray, as_recognised, read_corpus
 from synctva_ros.training.metrics import score, summarise
+from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.report import ReportData, write_report
 from synctva_ros.training.text_vectors import encode_texts
-from synctva_ros.training.trainer import Run, RunError, collate, load_seed, prepare
+from synctva_ros.training.trainer import DESCRIPTION, Run, RunError, collate, load_network, prepare
 from synctva_ros.types import FloatArray
 
 _DIALOGUES = 16  # a step
@@ -44,18 +47,20 @@ def evaluate(
     split: str,
     *,
     modalities: str | None = None,
+    recognised: bool = False,
     cache: Path | None = None,
     device: str = "auto",
     progress: bool = True,
 ) -> Evaluation:
-    """Score every finished seed of a run folder.
+    """Score every finished seed of a run folder, or the weights in a folder.
 
     Args:
-        folder: the run folder.
+        folder: the run folder, or one with weights, such as those that come with the package.
         data: folder with the corpus.
         corpus: its name; its classes must be those of the run.
         split: its split.
         modalities: letters of those to use, of those that the run was trained with; None for all of them.
+        recognised: read the words as a speech recogniser would write them, in lower case without punctuation.
         cache: where text vectors are kept; None for the user's cache folder.
         device: "auto" for an accelerator where there is one.
         progress: show a bar while texts are encoded.
@@ -65,12 +70,14 @@ def evaluate(
         CorpusError: the corpus cannot be used.
         WeightsError: the weights of a seed cannot be used.
     """
-    run = Run.read(folder)
+    run, networks = _trained(folder)
     used = run.modalities if modalities is None else modalities
     if not used or set(used) - set(run.modalities):
         raise RunError(f"{folder} was trained with the modalities {run.modalities!r}, not {used!r}: name some of those")
-    seeds = run.seeds(folder)
     read = read_corpus(data, corpus, split)
+    if recognised:
+        plain = (replace(d, texts=tuple(map(as_recognised, d.texts))) for d in read.dialogues)
+        read = replace(read, dialogues=tuple(plain))
     if read.labels != run.labels:
         raise RunError(
             f"{folder} was trained for the classes {', '.join(run.labels)}, but {corpus} has "
@@ -89,14 +96,43 @@ def evaluate(
     steps = [collate(dialogues[first : first + _DIALOGUES]) for first in range(0, len(dialogues), _DIALOGUES)]
     labels = np.concatenate([wanted.numpy() for _, wanted in steps])
     probabilities = {}
-    for seed in seeds:
-        model = load_seed(run, folder, seed, device)
+    for seed, where_it_is in networks.items():
+        model = load_network(run, where_it_is, device)
         where = next(model.parameters()).device
         with torch.inference_mode():
             parts = [model.probabilities(model(batch.to(where))).double().cpu().numpy() for batch, _ in steps]  # type: ignore[operator]
         probabilities[seed] = np.concatenate(parts)
     scores = {seed: score(of_seed, labels, run.labels) for seed, of_seed in probabilities.items()}
     return Evaluation(run, summarise(scores), probabilities, labels)
+
+
+def _trained(folder: Path) -> tuple[Run, dict[int, Path]]:
+    """What was trained, and the folder of each seed's network."""
+    if (folder / DESCRIPTION).is_file() or not (folder / weights.DESCRIPTION).is_file():
+        run = Run.read(folder)
+        return run, {seed: folder / f"seed-{seed}" for seed in run.seeds(folder)}
+    model, described = weights.load(folder)
+    config = model.config
+    encoders = [described.encoders[name] for name in MODALITIES]
+    # The adapters that come with the package are found by what the text encoder calls itself with them.
+    adapter = next((name for name, taught in _adapters().items() if encoders[0].endswith(f"+{taught}")), "")
+    used = "".join(name[0] for name, width in zip(MODALITIES, config.widths, strict=True) if width)
+    run = Run(
+        corpus=described.model_id,
+        labels=described.labels,
+        context=config.context,
+        modalities=used,
+        encoders=dict(zip(MODALITIES, encoders, strict=True)),
+        widths=config.widths,
+        recipe=Recipe(text_adapter=adapter),
+    )
+    return run, {int(described.training.get("seed", 0)): folder}
+
+
+def _adapters() -> dict[str, str]:
+    """Folder and name of each adapter that comes with the package."""
+    files = sorted((Path(__file__).parent.parent / "weights").glob("*/adapter.json"))
+    return {path.parent.name: str(json.loads(path.read_text(encoding="utf-8"))["name"]) for path in files}
 
 
 def _check_vectors(folder: Path, run: Run, corpus: Corpus, used: str) -> None:

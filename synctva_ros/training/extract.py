@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from synctva_ros.encoders.audio import AudioEncoder
-from synctva_ros.encoders.face import FaceDetector, FaceEncoder, FaceTrack
+from synctva_ros.encoders.face import FaceDetector, FaceEncoder, FaceTrack, speaker_face
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.sources.microphone import SourceError
 from synctva_ros.speech.stream import SampleStream
@@ -114,7 +114,7 @@ class ClipEncoder:
 
     Args:
         modalities: "a" for the voice, "v" for the face, "av" for both.
-        face_detector: path of a YuNet ONNX file; empty for OpenCV's Haar cascade.
+        face_detector: as ``FaceDetector`` takes it.
         warn: called with one sentence, which names the clip, for what is missing in it.
 
     Raises:
@@ -161,10 +161,7 @@ class ClipEncoder:
                 self._warn(f"{path}: its sound is silent or cannot be decoded")
         if self.face is not None:
             if observations:
-                # As in the graph (encoders/extractor.py): the face with most frames is the speaker's.
-                ids = [observation.face_id for observation in observations]
-                speaker = max(dict.fromkeys(ids), key=ids.count)
-                face = self.face.encode([o for o in observations if o.face_id == speaker])
+                face = self.face.encode(speaker_face(observations))
             else:
                 self._warn(f"{path}: there is no face in its {seen} pictures")
         return voice, face
@@ -191,7 +188,7 @@ def extract_meld(
         out: folder for the corpus; an older one of this split is replaced.
         split: such as "train"; part of the files' names.
         modalities: "a" for the voice, "v" for the face, "av" for both.
-        face_detector: path of a YuNet ONNX file; empty for OpenCV's Haar cascade. Take the one of the robot.
+        face_detector: as ``FaceDetector`` takes it. Take the one of the robot.
         progress: show a bar.
 
     Returns:

@@ -67,6 +67,11 @@ class Scores:
     confusion: IntArray
     n: int
 
+    @property
+    def unweighted_recall(self) -> float:
+        """Mean recall of the classes that occur among the labels, all equally heavy."""
+        return float(np.mean([c.recall for c in self.per_class.values() if c.support]))
+
 
 def score(probabilities: FloatArray, labels: IntArray, names: Sequence[str]) -> Scores:
     """Compare probabilities ``[n, C]`` with the true classes ``[n]``; ``names`` are those of the C classes.

@@ -502,15 +502,13 @@ def _finish(
     return scores
 
 
-def load_seed(run: Run, folder: Path, seed: int, device: str = "auto") -> nn.Module:
-    """The trained network of one seed.
+def load_network(run: Run, folder: Path, device: str = "auto") -> nn.Module:
+    """The trained network of the folder of a seed.
 
     Raises:
         WeightsError: its files cannot be used.
     """
-    model, _ = load(
-        folder / f"seed-{seed}", _device(device), labels=run.labels, encoders=run.encoders, architectures=ARCHITECTURES
-    )
+    model, _ = load(folder, _device(device), labels=run.labels, encoders=run.encoders, architectures=ARCHITECTURES)
     return model
 
 

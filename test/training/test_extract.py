@@ -128,7 +128,7 @@ def test_meld_becomes_a_corpus(tmp_path: Path, clips: Path, capfd: pytest.Captur
     assert [corpus.labels[label] for label in two.labels] == ["disgust", "fear"]
     assert two.times is not None
     assert two.times.tolist() == [[1260.25, 1260.75], [1261.25, 1261.75]]
-    assert corpus.encoders == {"audio": AudioEncoder.name, "vision": FaceEncoder.name}
+    assert corpus.encoders == {"audio": AudioEncoder().name, "vision": FaceEncoder().name}
     assert corpus.widths == {"audio": AudioEncoder().width, "vision": FaceEncoder().width}
 
     assert two.audio is not None

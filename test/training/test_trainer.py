@@ -641,4 +641,4 @@ def test_weights_with_other_tensors_are_refused(run: Callable[..., list[str]], t
         change
     ]
     with pytest.raises(ValueError, match=f"model.safetensors .*{sentence}"):
-        trainer.load_seed(Run.read(tmp_path / "run"), tmp_path / "run", 1, "cpu")
+        trainer.load_network(Run.read(tmp_path / "run"), tmp_path / "run" / "seed-1", "cpu")

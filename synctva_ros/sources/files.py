@@ -1,0 +1,156 @@
+"""Which files there are to recognise, and tables that say something of each of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synctva_ros.sources.microphone import SourceError
+
+#: Endings of still pictures.
+PICTURES = frozenset((".bmp", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"))
+#: Endings of what may hold sound or moving pictures; FFmpeg reads more, which has to be named as a file.
+MEDIA = frozenset(
+    (
+        *(".aac", ".ac3", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp2", ".mp3", ".oga"),
+        *(".ogg", ".opus", ".wav", ".wma"),
+        *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
+        *(".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """What ``find_files`` found: the files in order, and how many of another type lie in the folders."""
+
+    files: tuple[Path, ...]
+    skipped: int
+
+
+def find_files(paths: Iterable[Path]) -> FoundFiles:
+    """Files as named, and the media files and pictures in folders, sorted; each file once.
+
+    A file that is named is taken as it is, of whatever type, also if it does not exist. In folders and those in them,
+    what is hidden (a name with a dot in front) does not count.
+    """
+    files: dict[Path, None] = {}
+    skipped = 0
+    for path in paths:
+        if not path.is_dir():
+            files[path] = None
+            continue
+        for folder, inner, names in os.walk(path):
+            inner[:] = sorted(name for name in inner if not name.startswith("."))
+            for name in sorted(names):
+                if name.startswith("."):
+                    continue
+                if Path(name).suffix.lower() in PICTURES | MEDIA:
+                    files[Path(folder, name)] = None
+                else:
+                    skipped += 1
+    return FoundFiles(tuple(files), skipped)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name says that it is a still picture."""
+    return path.suffix.lower() in PICTURES
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """A still picture as BGR ``[h, w, 3]``, turned as its EXIF data says.
+
+    Raises:
+        SourceError: there is no such file, or it is no picture.
+    """
+    import cv2
+
+    try:
+        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    except OSError as error:
+        raise SourceError(f"{path}: {'there is no such file' if not path.exists() else error.strerror}") from error
+    except cv2.error as error:  # no bytes at all, or more pixels than OpenCV takes
+        raise SourceError(f"{path}: cannot be read as a picture ({error.err})") from error
+    if image is None:
+        raise SourceError(f"{path}: cannot be read as a picture; open it in a viewer to see whether it is whole")
+    return cast(NDArray[np.uint8], image)
+
+
+def read_table(path: Path, column: str) -> dict[str, tuple[int, str]]:
+    """A CSV table with a first line that names at least the columns ``file`` and ``column``.
+
+    Returns:
+        For each file (as it is written there) the number of its line and what stands in ``column``.
+
+    Raises:
+        ValueError: there is no such file, or it is not such a table.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; give a CSV table with the columns file and {column}")
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}, line {line}: it is not UTF-8 ({error.reason}); save the table as UTF-8") from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: dict[str, tuple[int, str]] = {}
+    line = 1  # a cell in quotes may go over several lines: the first one is named
+    try:
+        header = next(reader, [])
+        missing = [name for name in ("file", column) if name not in header]
+        if missing:
+            raise ValueError(f"column {' and '.join(missing)} is missing; the first line must name file and {column}")
+        line = reader.line_num + 1
+        for cells in reader:
+            if cells:
+                if len(cells) != len(header):
+                    raise ValueError(f"the row has {len(cells)} cells, the first line {len(header)}; quote commas")
+                row = dict(zip(header, cells, strict=True))
+                if row["file"] in rows:
+                    raise ValueError(f"{row['file']} is also in line {rows[row['file']][0]}; take one out")
+                rows[row["file"]] = line, row[column]
+            line = reader.line_num + 1
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}, line {line}: {error}") from error
+    return rows
+
+
+def match_files(names: Iterable[str], files: Sequence[str]) -> dict[str, str]:
+    """Which file each name means: the one whose path is the name, or ends with it.
+
+    So ``a/b.wav`` may be called ``b.wav`` too. Of several, that in the uppermost folder is meant. A file belongs to one
+    name, the one that says most of its path.
+
+    Returns:
+        The file by name; names that mean none are not in it.
+
+    Raises:
+        ValueError: a name may mean either of two files.
+    """
+    by_end: dict[tuple[str, ...], list[str]] = {}
+    for file in files:
+        parts = PurePath(file).parts
+        for first in range(len(parts)):
+            by_end.setdefault(parts[first:], []).append(file)
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    paths = {name: PurePath(name.strip().replace("\\", "/")).parts for name in names}
+    for name in sorted(paths, key=lambda name: -len(paths[name])):
+        free = [file for file in by_end.get(paths[name], []) if file not in taken]
+        least = min((len(PurePath(file).parts) for file in free), default=0)
+        meant = [file for file in free if len(PurePath(file).parts) == least]
+        if len(meant) > 1:
+            raise ValueError(f"{name} may be {meant[0]} or {meant[1]}; write more of its path")
+        if meant:
+            found[name] = meant[0]
+            taken.add(meant[0])
+    return found

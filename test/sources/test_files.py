@@ -1,0 +1,85 @@
+"""Which files are found, and tables of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synctva_ros.sources.files import find_files, is_picture, match_files, read_picture, read_table
+from synctva_ros.sources.microphone import SourceError
+
+cv2 = pytest.importorskip("cv2")
+
+
+def test_folders_are_searched_in_order_and_each_file_is_taken_once(tmp_path: Path) -> None:
+    for name in ("b.WAV", "a/z.jpg", "a/c.mp4", "labels.csv", ".hidden.wav", ".git/x.png", "a/.b/y.png", "a/notes"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_files([tmp_path / "labels.csv", tmp_path, tmp_path / "a", tmp_path / "a/z.jpg", tmp_path / "no.wav"])
+    names = [str(file.relative_to(tmp_path)) for file in found.files]
+    assert names == ["labels.csv", "b.WAV", "a/c.mp4", "a/z.jpg", "no.wav"], "what is named is taken as it is"
+    assert found.skipped == 3, "labels.csv, and a/notes twice"
+    assert is_picture(Path("x.JPEG"))
+    assert not is_picture(Path("x.mp4"))
+
+
+def test_a_picture_is_bgr_whatever_it_was(tmp_path: Path) -> None:
+    grey = np.arange(48 * 40, dtype=np.uint8).reshape(48, 40)
+    cv2.imwrite(str(tmp_path / "grey.png"), grey)
+    image = read_picture(tmp_path / "grey.png")
+    assert image.shape == (48, 40, 3)
+    assert (image == grey[:, :, None]).all()
+    cv2.imwrite(str(tmp_path / "deep.png"), grey.astype(np.uint16) * 256)
+    assert (read_picture(tmp_path / "deep.png")[:, :, 0] == grey).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "no such file"), (b"", "cannot be read"), (b"x" * 99, "cannot")]
+)
+def test_a_broken_picture_is_named(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    path = tmp_path / "broken.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SourceError, match=rf"broken\.jpg: .*{reason}"):
+        read_picture(path)
+
+
+def test_a_table_may_have_more_columns_and_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes('\ufeffid,file,text\r\n1,a.wav,"Well, ""no""\nnever"\r\n\r\n2,b.wav,\r\n'.encode())
+    assert read_table(path, "text") == {"a.wav": (2, 'Well, "no"\nnever'), "b.wav": (5, "")}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "line 1: column file and text is missing"),
+        (b"file,words\na,b\n", "line 1: column text is missing"),
+        (b"file,text\na.wav,well, no\n", "line 2: the row has 3 cells, the first line 2"),
+        (b'file,text\na,"x\ny"\na,z\n', "line 4: a is also in line 2"),
+        (b'file,text\na,"x"y\n', "line 2: "),
+        (b"file,text\na,\xff\n", "line 2: it is not UTF-8"),
+    ],
+)
+def test_a_malformed_table_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "t.csv"
+    with pytest.raises(ValueError, match="no such file; give a CSV"):
+        read_table(path, "text")
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"t.csv, {reason}"):
+        read_table(path, "text")
+
+
+def test_a_name_means_the_file_whose_path_ends_with_it() -> None:
+    files = ["in/a.wav", "in/x/a.wav", "in/x/b.wav", "in/y/c.wav", "in/y/x/b.wav"]
+    assert match_files(["in/x/a.wav", "./a.wav", "b.wav", "y/c.wav", "d.wav", "wav", ""], files) == {
+        "in/x/a.wav": "in/x/a.wav",
+        "./a.wav": "in/a.wav",
+        "b.wav": "in/x/b.wav",  # the uppermost
+        "y/c.wav": "in/y/c.wav",
+    }
+    assert match_files(["x\\a.wav", "a.wav"], ["in/x/a.wav"]) == {"x\\a.wav": "in/x/a.wav"}, "it belongs to one name"
+    with pytest.raises(ValueError, match=r"a\.wav may be x/a\.wav or y/a\.wav"):
+        match_files(["a.wav"], ["x/a.wav", "y/a.wav"])
