@@ -24,6 +24,7 @@ from synctva_ros.encoders.face import (
     FaceObservation,
     FaceTrack,
     Image,
+    readable,
 )
 from synctva_ros.encoders.text import TextEncoder
 from synctva_ros.sources import new_stream_id
@@ -170,7 +171,7 @@ class Recognizer:
             spoken = max(together, key=lambda part: part.duration, default=None)
         for part in parts:
             transcript = self._transcript(part, "" if text is None or part is not spoken else text, text is None)
-            if part.is_silent and not part.observations and not (transcript and transcript.text):
+            if part.is_silent and not readable(part.observations) and not (transcript and transcript.text):
                 self._nothing(path, part)
                 continue
             features = self._features(part, transcript)
@@ -234,7 +235,8 @@ class Recognizer:
         if part.frames_seen:
             self.counters.without_face += 1
             where = "it" if is_picture(path) else f"its {part.frames_seen} pictures, and no speech either"
-            self._warn(f"{path}: no face is found in {where}")
+            seen = "no face that can be read" if part.observations else "no face"
+            self._warn(f"{path}: {seen} is found in {where}")
         else:
             self.counters.without_speech += 1
             self._warn(f"{path}: no speech is found in it")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from synctva_ros.encoders.audio import AudioEncoder
-from synctva_ros.encoders.face import CROP_SIZE, FaceEncoder, FaceObservation, speaker_face
+from synctva_ros.encoders.face import CROP_SIZE, FaceEncoder, FaceObservation, readable, speaker_face
 from synctva_ros.encoders.text import TextEncoder
 from synctva_ros.types import Features, FloatArray, Transcript, Utterance
 
@@ -66,7 +66,7 @@ class FeatureExtractor:
         durations["audio"] = voice.duration
         vision_vector: FloatArray | None = None
         face_id = ""
-        if self.face is not None and observations:
+        if self.face is not None and readable(observations):
             begun = time.perf_counter()
             observations = speaker_face(observations)
             face_id = observations[0].face_id

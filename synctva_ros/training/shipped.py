@@ -62,7 +62,7 @@ DAILY = 0.1
 #: How often someone whose voice shows an emotion keeps a neutral face (as most do while speaking), and the reverse.
 NEUTRAL_FACE, NEUTRAL_VOICE = 0.4, 0.15
 EPOCHS, WINDOW, DROPOUT = 8, 5, 0.4
-DIALOGUES, VOICES_ALONE, FACES_ALONE, FACES_AND_VOICES, ACTED, OTHERS = 24, 48, 64, 48, 48, 24  # a step
+DIALOGUES, VOICES_ALONE, FACES_ALONE, FACES_AND_VOICES, ACTED, OTHERS = 24, 48, 64, 48, 48, 36  # a step
 CLASS_WEIGHT = 0.25  # how rare classes count more: frequency to minus this power
 COPIES = 4  # distorted copies of each voice and face
 NOISE = 0.2  # added to all vectors, in standard deviations of the training data
@@ -71,6 +71,8 @@ NOISE = 0.2  # added to all vectors, in standard deviations of the training data
 DISAGREES = 0.5  # how often a voice or face put beside words is of another emotion (every second time a neutral one)
 STRANGE = 0.3  # how often a voice or face tells less than it seems to
 OTHER_SOUNDS = 500
+#: Sounds that are no voice come one after another: nothing in a row is still nothing.
+OTHER_TURNS = 3
 #: How often a voice beside words is none (a synthetic voice, noise, music).
 NO_VOICE = 0.2
 
@@ -322,15 +324,18 @@ def shown(labels: IntArray, rng: np.random.Generator) -> tuple[IntArray, IntArra
     return voice, face
 
 
-def singles(widths: Sequence[int], labels: IntArray, **vectors: FloatArray) -> tuple[DialogueBatch, torch.Tensor]:
-    """Utterances that are dialogues of their own; ``vectors`` are given for the modalities that they have."""
+def singles(
+    widths: Sequence[int], labels: IntArray, turns: int = 1, **vectors: FloatArray
+) -> tuple[DialogueBatch, torch.Tensor]:
+    """Dialogues of so many turns each; ``vectors`` are given for the modalities that the utterances have."""
     n = len(labels)
     given = [
         torch.from_numpy(vectors[name]) if name in vectors else torch.zeros(n, width)
         for name, width in zip(MODALITIES, widths, strict=True)
     ]
     mask = torch.tensor([name in vectors for name in MODALITIES]).repeat(n, 1)
-    where = (torch.zeros(n), torch.full((n,), 3.0), torch.full((n,), -1), torch.arange(n))
+    start = 4.0 * (torch.arange(n) % turns)
+    where = (start, start + 3.0, torch.full((n,), -1), torch.arange(n) // turns)
     return DialogueBatch(given[0], given[1], given[2], mask, *where), torch.from_numpy(labels)
 
 
@@ -385,7 +390,9 @@ def steps(
                 singles(widths, alone, audio=voices.draw(alone, rng)),
                 singles(widths, faces, vision=looks.draw(faces, rng)),
                 singles(widths, both, audio=voices.draw(heard, rng), vision=looks.draw(seen, rng)),
-                singles(widths, nothing, audio=material.others[rng.integers(0, len(material.others), OTHERS)]),
+                singles(
+                    widths, nothing, OTHER_TURNS, audio=material.others[rng.integers(0, len(material.others), OTHERS)]
+                ),
                 singles(widths, voiced[0], text=words[0], audio=voices.draw(voiced[0], rng)),
                 singles(widths, voiced[1], text=words[1], vision=looks.draw(voiced[1], rng)),
                 singles(
@@ -404,6 +411,9 @@ def steps(
                 strange = torch.from_numpy(rng.random((len(labels), 1)) < STRANGE)
                 less = torch.from_numpy(rng.uniform(0.2, 1.0, (len(labels), 1))).float()
                 vectors *= torch.where(strange, less, 1.0)
+                # What an encoder says with little force is often wrong: only so does the network learn to doubt it.
+                weak = (strange & (less < torch.from_numpy(rng.random((len(labels), 1))))).squeeze(1)
+                vectors[weak] = less[weak] * vectors[torch.randperm(len(labels))][weak]
             vectors += NOISE * deviation * torch.randn_like(vectors)
         yield batch, labels, len(spoken[1])
 
