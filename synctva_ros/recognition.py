@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from synctva_ros.defaults import SHIPPED_WEIGHTS, TEXT_ADAPTER, UNCERTAIN_BELOW
 from synctva_ros.dialogue.rolling import RollingDialogue
 from synctva_ros.encoders.audio import AudioEncoder
-from synctva_ros.encoders.extractor import FeatureExtractor, Voice
+from synctva_ros.encoders.extractor import FeatureExtractor
 from synctva_ros.encoders.face import (
     CROP_SIZE,
     FaceBox,
@@ -44,15 +45,9 @@ from synctva_ros.types import (
     Utterance,
 )
 
-#: The weights that come with the package, and what the text encoder was taught.
-SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "synctva"
-TEXT_ADAPTER = "text_feelings"
-#: With less confidence the status is UNCERTAIN.
-UNCERTAIN_BELOW = 0.3
 #: Frame of the headers, as that of a file that the graph plays.
 FRAME_ID = "media"
 MODALITIES = "tav"
-_NO_VOICE = Voice(np.zeros(0, np.float32), 0.0)
 
 
 @dataclass
@@ -136,8 +131,7 @@ class Recognizer:
             face = FaceEncoder()
             self._detector = _WholePicture() if cropped_faces else FaceDetector(face_detector)
         # Most jobs have no words at all, and this encoder takes longest to load: the first words fetch it.
-        no_text: Any = None
-        self._extractor = FeatureExtractor(no_text, AudioEncoder(), face)
+        self._extractor = FeatureExtractor(None, AudioEncoder(), face)
         self._transcriber: Transcriber | None = None
         if self._words and whisper:
             self._transcriber = Transcriber(TranscriberConfig(model=whisper), log, warn)
@@ -222,14 +216,10 @@ class Recognizer:
         if transcript is not None and transcript.text and self._extractor.text is None:
             self._extractor.text = TextEncoder(adapter=TEXT_ADAPTER)
         heard = self._voice and not part.is_silent
-        voice = self._extractor.voice(part.utterance) if heard else _NO_VOICE
-        features = self._extractor.features(
+        voice = self._extractor.voice(part.utterance) if heard else None
+        return self._extractor.features(
             part.utterance, voice, transcript, part.frames_seen, part.observations, part.endpoint
         )
-        if heard:
-            return features
-        durations = {stage: seconds for stage, seconds in features.durations.items() if stage != "audio"}
-        return replace(features, audio_vector=None, audio_encoder="", durations=durations)
 
     def _nothing(self, path: Path, part: _Part) -> None:
         if part.frames_seen:

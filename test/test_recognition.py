@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from synctva_ros import cli, recognition
+from synctva_ros.defaults import SHIPPED_WEIGHTS, TEXT_ADAPTER, UNCERTAIN_BELOW
 from synctva_ros.encoders.audio import AudioEncoder
 from synctva_ros.encoders.face import CROP_SIZE, FaceEncoder
 from synctva_ros.network.synctva import SyncTVA, SyncTVAConfig
@@ -43,7 +44,7 @@ class Words:
     width = 4
 
     def __init__(self, adapter: str = "") -> None:
-        assert adapter == recognition.TEXT_ADAPTER
+        assert adapter == TEXT_ADAPTER
 
     def encode(self, texts: list[str]) -> np.ndarray:
         return np.array([[len(text), text.count(" "), 1.0, 0.0] for text in texts], np.float32)
@@ -128,7 +129,7 @@ def test_a_line_has_all_fields_of_the_message(build: Any, tmp_path: Path) -> Non
     assert sum(line["probabilities"]) == pytest.approx(1, abs=1e-5)
     assert line["label"] == EMOTIONS[int(np.argmax(line["probabilities"]))]
     assert line["confidence"] == max(line["probabilities"])
-    assert (line["status"] == "UNCERTAIN") == (line["confidence"] < recognition.UNCERTAIN_BELOW)
+    assert (line["status"] == "UNCERTAIN") == (line["confidence"] < UNCERTAIN_BELOW)
     assert line["valence"] is None
     assert line["modalities"] == Modality.AUDIO
     assert line["contributions"] == [0, 1, 0]
@@ -168,10 +169,10 @@ def test_the_fields_are_those_that_the_graph_publishes() -> None:
 def test_defaults_are_those_of_the_graph() -> None:
     nodes = yaml.safe_load((ROOT / "config/perception.yaml").read_text())
     parameters = {name.removeprefix("/**/"): node["ros__parameters"] for name, node in nodes.items()}
-    assert parameters["emotion"]["uncertain_below"] == recognition.UNCERTAIN_BELOW
-    assert parameters["features"]["text_adapter"] == recognition.TEXT_ADAPTER
+    assert parameters["emotion"]["uncertain_below"] == UNCERTAIN_BELOW
+    assert parameters["features"]["text_adapter"] == TEXT_ADAPTER
     assert parameters["media"]["frame_id"] == recognition.FRAME_ID
-    assert (recognition.SHIPPED_WEIGHTS / "model.json").is_file()
+    assert (SHIPPED_WEIGHTS / "model.json").is_file()
 
 
 def test_each_file_is_a_dialogue_of_its_own(build: Any, tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ import cv2
 import numpy as np
 import pytest
 
+from synctva_ros.defaults import SHIPPED_WEIGHTS, TEXT_ADAPTER
 from synctva_ros.demo.make_dialogue import write_flac
 from synctva_ros.encoders.audio import AudioEncoder
 from synctva_ros.encoders.face import FaceEncoder
 from synctva_ros.encoders.text import TextEncoder
-from synctva_ros.recognition import SHIPPED_WEIGHTS, TEXT_ADAPTER, Recognizer
+from synctva_ros.recognition import Recognizer
 from synctva_ros.types import EMOTIONS, Modality
 
 WEIGHTS = SHIPPED_WEIGHTS.parent

@@ -24,13 +24,13 @@ class FeatureExtractor:
     """Encodes utterances; voice and face do not have to wait for the words.
 
     Args:
-        text: encoder for words.
+        text: encoder for words, or None as long as there are none.
         audio: encoder for the voice.
         face: encoder for the face, or None to leave vision out.
 
     """
 
-    def __init__(self, text: TextEncoder, audio: AudioEncoder, face: FaceEncoder | None) -> None:
+    def __init__(self, text: TextEncoder | None, audio: AudioEncoder, face: FaceEncoder | None) -> None:
         self.text = text
         self.audio = audio
         self.face = face
@@ -39,7 +39,8 @@ class FeatureExtractor:
         """Run each encoder once, so that the first utterance is as fast as the tenth."""
         import numpy as np
 
-        self.text.encode(["warm up"])
+        if self.text is not None:
+            self.text.encode(["warm up"])
         self.audio.encode(np.zeros(16_000, np.float32), 16_000)
         if self.face is not None:
             self.face.encode_crop(np.zeros((CROP_SIZE, CROP_SIZE), np.uint8))
@@ -53,7 +54,7 @@ class FeatureExtractor:
     def features(
         self,
         utterance: Utterance,
-        voice: Voice,
+        voice: Voice | None,
         transcript: Transcript | None,
         frames_seen: int,
         observations: Sequence[FaceObservation],
@@ -63,7 +64,8 @@ class FeatureExtractor:
         durations = {"endpoint": endpoint_duration}
         if transcript is not None:
             durations["transcribe"] = transcript.duration
-        durations["audio"] = voice.duration
+        if voice is not None:
+            durations["audio"] = voice.duration
         vision_vector: FloatArray | None = None
         face_id = ""
         if self.face is not None and readable(observations):
@@ -74,7 +76,7 @@ class FeatureExtractor:
             durations["vision"] = time.perf_counter() - begun
         text_vector: FloatArray | None = None
         text = transcript.text if transcript is not None else ""
-        if text:
+        if text and self.text is not None:
             begun = time.perf_counter()
             text_vector = self.text.encode([text])[0]
             durations["text"] = time.perf_counter() - begun
@@ -83,10 +85,10 @@ class FeatureExtractor:
             start=utterance.start,
             end=utterance.end,
             text_vector=text_vector,
-            audio_vector=voice.vector,
+            audio_vector=None if voice is None else voice.vector,
             vision_vector=vision_vector,
-            text_encoder=self.text.name if text_vector is not None else "",
-            audio_encoder=self.audio.name,
+            text_encoder=self.text.name if self.text is not None and text_vector is not None else "",
+            audio_encoder="" if voice is None else self.audio.name,
             vision_encoder=self.face.name if self.face is not None and vision_vector is not None else "",
             stream_id=utterance.stream_id,
             stream_start=utterance.stream_start,

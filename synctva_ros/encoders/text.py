@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from synctva_ros.defaults import WEIGHTS
 from synctva_ros.types import FloatArray
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ _BATCH = 32
 ADAPTER_TENSORS = "adapter.safetensors"
 ADAPTER_DESCRIPTION = "adapter.json"
 ADAPTER_VERSION = 1
-WEIGHTS = Path(__file__).parent.parent / "weights"
 
 
 class TextEncoder:

@@ -27,11 +27,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
+from synctva_ros.defaults import WEIGHTS
+
 FORMAT_VERSION = 1
 TENSORS = "model.safetensors"
 DESCRIPTION = "model.json"
-#: Weights that come with the package are found here by the name of their folder.
-SHIPPED = Path(__file__).parent.parent / "weights"
 
 
 class EncoderWeightsError(ValueError):
@@ -86,7 +86,7 @@ def load_encoder(weights: str, build: Any, configure: type, labels: Sequence[str
     Raises:
         EncoderWeightsError: a file is missing or unreadable, or of another format, architecture, shape or labels.
     """
-    folder = SHIPPED / weights if (SHIPPED / weights).is_dir() else Path(weights)
+    folder = WEIGHTS / weights if (WEIGHTS / weights).is_dir() else Path(weights)
     where = folder / DESCRIPTION
     try:
         written = json.loads(where.read_text(encoding="utf-8"))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any, ClassVar
 
 from std_srvs.srv import Trigger
 
 from synctva_ros import msg
+from synctva_ros.defaults import SHIPPED_WEIGHTS, UNCERTAIN_BELOW
 from synctva_ros.nodes.base import QOS_LATCHED, QOS_RESULT, Param, PerceptionNode, run_node
 from synctva_ros.nodes.messages import emotion_to_msg, features_from_msg
 from synctva_ros.nodes.worker import Worker
 from synctva_ros.types import Status
 
 #: The weights that come with the package.
-SHIPPED_WEIGHTS = Path(__file__).parent.parent / "weights" / "synctva"
 
 
 class _ToRos(logging.Handler):
@@ -41,7 +40,7 @@ class EmotionNode(PerceptionNode):
         Param("max_turns", 32, "Utterances that the dialogue remembers", 1, 1000),
         Param("max_age", 600.0, "Utterances are remembered so long [s]", 1.0, 86400.0),
         Param("pause", 60.0, "A longer silence starts a new dialogue [s]", 1.0, 86400.0),
-        Param("uncertain_below", 0.3, "With less confidence the message says UNCERTAIN", 0.0, 1.0),
+        Param("uncertain_below", UNCERTAIN_BELOW, "With less confidence the message says UNCERTAIN", 0.0, 1.0),
         Param("queue_size", 64, "Utterances that may wait", 1, 1000),
     )
 

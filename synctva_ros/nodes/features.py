@@ -10,6 +10,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from synctva_ros import msg
+from synctva_ros.defaults import TEXT_ADAPTER
 from synctva_ros.nodes.base import QOS_IMAGE_IN, QOS_RESULT, Param, PerceptionNode, run_node
 from synctva_ros.nodes.messages import (
     features_to_msg,
@@ -40,7 +41,7 @@ class FeaturesNode(PerceptionNode):
         ),
         Param(
             "text_adapter",
-            "text_feelings",
+            TEXT_ADAPTER,
             "What it was taught: a shipped adapter or a folder; empty for nothing",
         ),
         Param("threads", 1, "CPU threads of the encoders", 1, 64),

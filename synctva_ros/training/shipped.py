@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
+from synctva_ros.defaults import TEXT_ADAPTER
 from synctva_ros.encoders.audio import AudioEncoder, as_speech
 from synctva_ros.encoders.face import FaceEncoder
 from synctva_ros.encoders.text import TextEncoder
@@ -43,8 +44,6 @@ from synctva_ros.training.voice_encoder import read_clips
 from synctva_ros.types import EMOTIONS, FloatArray
 
 MODEL_ID = "synctva-1"
-#: What the text encoder was taught before.
-ADAPTER = "text_feelings"
 NEUTRAL = EMOTIONS.index("neutral")
 #: EmoryNLP's classes; what has no counterpart (peaceful, powerful) is heard, but not asked for.
 EMORYNLP = {"joyful": "joy", "neutral": "neutral", "mad": "anger", "sad": "sadness", "scared": "fear"}
@@ -433,7 +432,7 @@ def figures(probabilities: FloatArray, labels: IntArray) -> dict[str, float]:
 
 def read_material(data: Path, cache: Path) -> tuple[Material, list[Talk], Material, dict[str, str]]:
     """What is trained on, further dialogues, what is validated on, and the encoders' names."""
-    words, voice, face = TextEncoder(adapter=ADAPTER), AudioEncoder(), FaceEncoder()
+    words, voice, face = TextEncoder(adapter=TEXT_ADAPTER), AudioEncoder(), FaceEncoder()
     erc = data / "erc"
     meld, valid = (read_corpus(erc, "meld", split) for split in ("train", "valid"))
     emory = scenes_of(read_corpus(erc, "emorynlp", "train"), meld, valid)

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from synctva_ros.encoders.detector_file import cache_folder
 from synctva_ros.encoders.text import TextEncoder
 from synctva_ros.training.corpora import Corpus
 from synctva_ros.training.recipe import Recipe
 from synctva_ros.types import FloatArray
 
-WEIGHTS = Path(__file__).parent.parent / "weights"
 _CHUNK = 256
 _PROBE = "What an encoder makes of this is part of the key: a changed encoder must not find its old vectors."
 
@@ -24,11 +24,6 @@ _PROBE = "What an encoder makes of this is part of the key: a changed encoder mu
 def text_encoder(recipe: Recipe) -> TextEncoder:
     """The text encoder that a recipe asks for, on all cores: nothing else runs while texts are encoded."""
     return TextEncoder(threads=os.cpu_count() or 1, adapter=recipe.text_adapter)
-
-
-def default_cache() -> Path:
-    """``$XDG_CACHE_HOME/synctva_ros`` or ``~/.cache/synctva_ros``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "synctva_ros"
 
 
 def cached_vectors(
@@ -70,7 +65,7 @@ def encode_texts(
         cached_vectors(
             encoder,
             [text for dialogue in split.dialogues for text in dialogue.texts],
-            cache or default_cache(),
+            cache or cache_folder(),
             progress=progress,
             title=f"{split.name} {split.split}",
         )

@@ -67,7 +67,7 @@ def test_description_is_readable(folder: Path) -> None:
 
 
 def test_shipped_weights_are_found_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "SHIPPED", folder.parent)
+    monkeypatch.setattr(weights, "WEIGHTS", folder.parent)
     assert load_encoder(folder.name, FaceNetwork, FaceNetworkConfig, LABELS)[1] == "face-test-1"
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from synctva_ros.encoders.detector_file import cache_folder
 from synctva_ros.training import text_vectors
 from synctva_ros.training.corpora import Corpus
 from synctva_ros.training.recipe import Recipe
-from synctva_ros.training.text_vectors import cached_vectors, default_cache, encode_texts
+from synctva_ros.training.text_vectors import cached_vectors, encode_texts
 
 TEXTS = ["good day", "bad day", "", "good day", "what"]
 
@@ -102,11 +103,11 @@ def test_layers_or_the_sentence_alone(write_split: Callable[..., Corpus], tmp_pa
 
 def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: Any, write_split: Any) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert default_cache() == tmp_path / "cache" / "synctva_ros"
+    assert cache_folder() == tmp_path / "cache" / "synctva_ros"
     encode_texts([write_split(tmp_path, "train", [2])], Recipe(), None, progress=False)
-    assert len(list(default_cache().iterdir())) == 1
+    assert len(list(cache_folder().iterdir())) == 1
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_cache() == Path.home() / ".cache" / "synctva_ros"
+    assert cache_folder() == Path.home() / ".cache" / "synctva_ros"
 
 
 def test_a_recipe_names_the_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
