@@ -21,8 +21,8 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate, one_hot
 from synctva_ros.encoders.face_network import SIDE, FaceNetwork, FaceNetworkConfig
 from synctva_ros.encoders.weights import save_encoder
 from synctva_ros.training.corpora import IntArray, class_index
-from synctva_ros.training.metrics import Scores, score, summarise
-from synctva_ros.training.report import ReportData, write_report
+from synctva_ros.training.metrics import Scores, score
+from synctva_ros.training.report import write_scores
 from synctva_ros.training.voice_encoder import follow
 from synctva_ros.types import EMOTIONS, FloatArray
 
@@ -122,18 +122,15 @@ def train_face_encoder(
         },
     )
     if report is not None:
-        write_report(
-            ReportData(
-                title="Face encoder on FER2013's validation pictures",
-                subtitle=f"{len(labels)} pictures that it was not trained on",
-                names=EMOTIONS,
-                summary=summarise({seed: scores}),
-                probabilities={seed: probabilities},
-                labels=labels,
-                curves={seed: {}},
-                notes=(f"Accuracy {scores.accuracy:.3f}, unweighted average recall {scores.unweighted_recall:.3f}.",),
-            ),
+        write_scores(
             report,
+            scores,
+            probabilities,
+            labels,
+            title="Face encoder on FER2013's validation pictures",
+            subtitle=f"{len(labels)} pictures that it was not trained on",
+            names=EMOTIONS,
+            notes=(f"Accuracy {scores.accuracy:.3f}, unweighted average recall {scores.unweighted_recall:.3f}.",),
         )
     return scores
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from synctva_ros.training.metrics import CLASS_MEASURES, MEASURES, IntArray, reliability
+from synctva_ros.training.metrics import CLASS_MEASURES, MEASURES, IntArray, Scores, reliability, summarise
 from synctva_ros.types import FloatArray
 
 CHOSEN_EPOCH = "chosen_epoch"
@@ -114,6 +114,23 @@ def write_report(data: ReportData, path: Path) -> None:
     _check(data)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_page(data), encoding="utf-8")
+
+
+def write_scores(
+    path: Path,
+    scores: Scores,
+    probabilities: FloatArray,
+    labels: IntArray,
+    *,
+    title: str,
+    subtitle: str,
+    names: Sequence[str],
+    notes: tuple[str, ...] = (),
+) -> None:
+    """Write a page of one set of probabilities ``[n, C]``, without training curves."""
+    write_report(
+        ReportData(title, subtitle, tuple(names), summarise({0: scores}), {0: probabilities}, labels, {}, notes), path
+    )
 
 
 def draw_classes(data: ReportData, theme: Theme) -> Figure:

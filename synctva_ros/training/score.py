@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from synctva_ros.sources.files import find_files, match_files, read_table
 from synctva_ros.training.corpora import IntArray, class_index
-from synctva_ros.training.metrics import Scores, score, summarise
-from synctva_ros.training.report import ReportData, write_report
+from synctva_ros.training.metrics import Scores, score
+from synctva_ros.training.report import write_scores
 from synctva_ros.types import EMOTIONS, FloatArray
 
 NO_ANSWER = "no answer"
@@ -242,16 +242,13 @@ def write_page(found: Comparison, recognised: Path, path: Path) -> None:
         f"Of {silent} of {len(answered)} files nothing was said; they are not in the figures above. Counted as wrong, "
         f"they bring the accuracy to {100 * wrong:.1f} %."
     )
-    write_report(
-        ReportData(
-            title=f"{recognised.stem}: what was recognised",
-            subtitle=f"{len(labels)} files, one answer each",
-            names=found.names,
-            summary=summarise({0: score(probabilities, labels, found.names)}),
-            probabilities={0: probabilities},
-            labels=labels,
-            curves={},
-            notes=(notes,) if silent else (),
-        ),
+    write_scores(
         path,
+        score(probabilities, labels, found.names),
+        probabilities,
+        labels,
+        title=f"{recognised.stem}: what was recognised",
+        subtitle=f"{len(labels)} files, one answer each",
+        names=found.names,
+        notes=(notes,) if silent else (),
     )

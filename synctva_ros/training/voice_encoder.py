@@ -36,8 +36,8 @@ from synctva_ros.encoders.weights import save_encoder
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.speech.endpointer import Endpointer, EndpointerConfig
 from synctva_ros.training.corpora import IntArray, class_index
-from synctva_ros.training.metrics import Scores, score, summarise
-from synctva_ros.training.report import ReportData, write_report
+from synctva_ros.training.metrics import Scores, score
+from synctva_ros.training.report import write_scores
 from synctva_ros.training.voice_augmentation import Distortion, NoVoice
 from synctva_ros.types import EMOTIONS, AudioChunk, FloatArray
 
@@ -223,18 +223,15 @@ def train_voice_encoder(
     for number in range(folds):
         (out / f"member-{number}.safetensors").unlink()
     if report is not None:
-        write_report(
-            ReportData(
-                title="Voice encoder on speakers that it never heard",
-                subtitle=f"{len(clips)} clips, {folds} folds over {len({clip.speaker for clip in clips})} speakers",
-                names=EMOTIONS,
-                summary=summarise({seed: scores}),
-                probabilities={seed: probabilities},
-                labels=labels,
-                curves={seed: {}},
-                notes=(f"Unweighted average recall {scores.unweighted_recall:.3f}.",),
-            ),
+        write_scores(
             report,
+            scores,
+            probabilities,
+            labels,
+            title="Voice encoder on speakers that it never heard",
+            subtitle=f"{len(clips)} clips, {folds} folds over {len({clip.speaker for clip in clips})} speakers",
+            names=EMOTIONS,
+            notes=(f"Unweighted average recall {scores.unweighted_recall:.3f}.",),
         )
     return scores
 
