@@ -65,6 +65,8 @@ def perception(context: LaunchContext) -> list[Any]:
         settings["camera"] = {"device": given["camera"]}
     if given["media"]:
         settings["media"] = {"file": given["media"], "realtime": given["fast"] != "true"}
+        if given["fast"] == "true":  # nobody waits for an answer: what is done ahead of it would only hold it up
+            settings["utterance"] = {"speculate": False, "provisional_interval": 0.0}
         if given["camera"] != "off":
             settings["media"]["video_rate"] = 0.0  # two sources of pictures would fight
     elif given["microphone"] != "off":

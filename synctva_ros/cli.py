@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -137,25 +138,34 @@ def _setting(text: str) -> tuple[str, str, Any]:
 
 
 def run(arguments: argparse.Namespace, seen: list[dict[str, Any]] | None = None) -> int:
-    """Bring the graph up and show what it says, which is also put into ``seen``; return the exit status."""
+    """Bring the graph up and show what it says; final estimates are also put into ``seen``; return the exit status."""
     from rich.console import Console
+    from rich.live import Live
 
-    from synctva_ros.view import show
+    from synctva_ros.view import provisional_line, show
 
     if arguments.config is not None and not arguments.config.is_file():
         return _fail(f"{arguments.config}: there is no such file (--config)")
     nodes, overrides = plan(arguments)
     console = Console(highlight=False)
+    # Its line is that of the person who is speaking; elsewhere than at a terminal nothing can be taken back.
+    live = Live(console=console, auto_refresh=False, transient=True)
 
     def on_emotion(emotion: dict[str, Any]) -> None:
-        if seen is not None:
+        is_provisional = emotion["status"] == "PROVISIONAL"
+        if seen is not None and not is_provisional:
             seen.append(emotion)
         if arguments.json:
             print(json.dumps(emotion, ensure_ascii=False), flush=True)
+        elif is_provisional:
+            if console.is_terminal:
+                live.update(provisional_line(emotion), refresh=True)
         else:
+            live.update("", refresh=True)
             show(console, emotion)
 
-    return _serve(nodes, arguments.config, overrides, on_emotion, arguments.namespace)
+    with live if console.is_terminal and not arguments.json else nullcontext():
+        return _serve(nodes, arguments.config, overrides, on_emotion, arguments.namespace)
 
 
 def plan(arguments: argparse.Namespace) -> tuple[list[str], dict[str, dict[str, Any]]]:
@@ -169,6 +179,8 @@ def plan(arguments: argparse.Namespace) -> tuple[list[str], dict[str, dict[str, 
     if arguments.media is not None:
         nodes.append("media")
         override("media", file=str(arguments.media.expanduser()), realtime=not arguments.fast)
+        if arguments.fast:  # nobody waits for an answer: what is done ahead of it would only hold it up
+            override("utterance", speculate=False, provisional_interval=0.0)
     else:
         nodes.append("microphone")
         if arguments.mic:

@@ -217,9 +217,8 @@ class Recognizer:
             self._extractor.text = TextEncoder(adapter=TEXT_ADAPTER)
         heard = self._voice and not part.is_silent
         voice = self._extractor.voice(part.utterance) if heard else None
-        return self._extractor.features(
-            part.utterance, voice, transcript, part.frames_seen, part.observations, part.endpoint
-        )
+        face = self._extractor.look(part.frames_seen, part.observations)
+        return self._extractor.features(part.utterance, voice, face, transcript, part.endpoint)
 
     def _nothing(self, path: Path, part: _Part) -> None:
         if part.frames_seen:

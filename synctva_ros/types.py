@@ -34,6 +34,7 @@ class EndedBy(IntEnum):
     GAP = 2
     GATED = 3
     END_OF_STREAM = 4
+    SPEAKING = 5
 
 
 class TranscriptStatus(IntEnum):
@@ -86,6 +87,10 @@ class Utterance:
     clipped: bool
     speaker_id: str = ""
 
+    def is_same_sound(self, other: Utterance) -> bool:
+        """Whether both are the same piece of the same stream, for whatever reason they ended."""
+        return (self.utterance_id, self.start, self.end) == (other.utterance_id, other.start, other.end)
+
     @property
     def speech(self) -> FloatArray:
         """The samples between start and end of speech, without pre-roll and tail: ``[n]``."""
@@ -131,6 +136,7 @@ class Features:
     text: str = ""
     frames_seen: int = 0
     frames_with_face: int = 0
+    ended_by: EndedBy = EndedBy.PAUSE
     durations: dict[str, float] = field(default_factory=dict)
 
     @property

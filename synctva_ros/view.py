@@ -58,6 +58,17 @@ def show(console: Console, emotion: dict[str, Any]) -> None:
     console.print(f"    {' · '.join(part for part in (_grounds(emotion), latency) if part)}\n", style="dim")
 
 
+def provisional_line(emotion: dict[str, Any]) -> Text:
+    """Who is still speaking, and what it sounds and looks like so far, for a line that is soon replaced."""
+    seconds = emotion["stream_end"] - emotion["stream_start"]
+    return Text.assemble(
+        (f"  speaking for {seconds:.1f} s  ", "dim"),
+        (f"{emotion['label']} ", COLOURS.get(emotion["label"], "white")),
+        f"{emotion['confidence']:.0%}  ",
+        (_grounds(emotion), "dim"),
+    )
+
+
 def show_line(console: Console, emotion: dict[str, Any]) -> None:
     """Print an estimate of a file (as of ``Recognizer``) on one line: where, what, how sure, on what grounds, words."""
     uncertain = emotion["status"] == "UNCERTAIN"

@@ -80,6 +80,13 @@ def test_options_choose_the_sources(line, nodes):
         assert overrides["camera"] == {"device": "1"}
 
 
+def test_when_nobody_waits_for_an_answer_nothing_is_done_ahead_of_it():
+    line = ["run", "--media", "talk.mp4"]
+    assert "utterance" not in cli.plan(cli.parser().parse_args(line))[1]
+    fast = cli.plan(cli.parser().parse_args([*line, "--fast"]))[1]
+    assert fast["utterance"] == {"speculate": False, "provisional_interval": 0.0}
+
+
 def test_set_wins_over_the_other_options():
     line = ["run", "--media", "a.wav", "--whisper", "base.en", "--set", "transcriber.model=tiny.en"]
     _, overrides = cli.plan(cli.parser().parse_args(line))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from synctva_ros.types import EMOTIONS
-from synctva_ros.view import BAR, COLOURS, FILE, bar, shortened, show, show_line
+from synctva_ros.view import BAR, COLOURS, FILE, bar, provisional_line, shortened, show, show_line
 
 
 def emotion(**changes):
@@ -46,6 +46,13 @@ def test_all_that_a_person_wants_to_know_is_there():
         assert part in text
     assert "words 50%, voice 30%, face 20%" in text
     assert "answer 0.82 s after the last word" in text
+
+
+def test_who_is_still_speaking_has_one_short_line():
+    console = Console(file=StringIO(), width=100, highlight=False)
+    console.print(provisional_line(emotion(status="PROVISIONAL", text="", modalities=6, confidence=0.6)))
+    line = console.file.getvalue().strip()
+    assert line == "speaking for 1.8 s  joy 60%  voice 30%, face 20%"
 
 
 def test_there_is_a_bar_for_each_class_and_a_mark_at_the_chosen_one():

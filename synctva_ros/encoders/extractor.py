@@ -20,6 +20,20 @@ class Voice:
     duration: float
 
 
+@dataclass(frozen=True)
+class Face:
+    """The speaker's face in the pictures of an utterance: its vector ``[d]`` and the seconds that it took.
+
+    The vector is None, and the id empty, when no face could be read.
+    """
+
+    frames_seen: int
+    frames_with_face: int = 0
+    vector: FloatArray | None = None
+    face_id: str = ""
+    duration: float = 0.0
+
+
 class FeatureExtractor:
     """Encodes utterances; voice and face do not have to wait for the words.
 
@@ -51,13 +65,21 @@ class FeatureExtractor:
         vector = self.audio.encode(utterance.speech, utterance.sample_rate)
         return Voice(vector, time.perf_counter() - begun)
 
+    def look(self, frames_seen: int, observations: Sequence[FaceObservation]) -> Face:
+        """Encode the face that counts as the speaker's, of ``observations`` in ``frames_seen`` pictures."""
+        if self.face is None or not readable(observations):
+            return Face(frames_seen, len(observations))
+        begun = time.perf_counter()
+        observations = speaker_face(observations)
+        vector = self.face.encode(observations)
+        return Face(frames_seen, len(observations), vector, observations[0].face_id, time.perf_counter() - begun)
+
     def features(
         self,
         utterance: Utterance,
         voice: Voice | None,
+        face: Face,
         transcript: Transcript | None,
-        frames_seen: int,
-        observations: Sequence[FaceObservation],
         endpoint_duration: float,
     ) -> Features:
         """Put an utterance's vectors together; a modality without evidence is missing."""
@@ -66,14 +88,8 @@ class FeatureExtractor:
             durations["transcribe"] = transcript.duration
         if voice is not None:
             durations["audio"] = voice.duration
-        vision_vector: FloatArray | None = None
-        face_id = ""
-        if self.face is not None and readable(observations):
-            begun = time.perf_counter()
-            observations = speaker_face(observations)
-            face_id = observations[0].face_id
-            vision_vector = self.face.encode(observations)
-            durations["vision"] = time.perf_counter() - begun
+        if face.vector is not None:
+            durations["vision"] = face.duration
         text_vector: FloatArray | None = None
         text = transcript.text if transcript is not None else ""
         if text and self.text is not None:
@@ -86,17 +102,18 @@ class FeatureExtractor:
             end=utterance.end,
             text_vector=text_vector,
             audio_vector=None if voice is None else voice.vector,
-            vision_vector=vision_vector,
+            vision_vector=face.vector,
             text_encoder=self.text.name if self.text is not None and text_vector is not None else "",
             audio_encoder="" if voice is None else self.audio.name,
-            vision_encoder=self.face.name if self.face is not None and vision_vector is not None else "",
+            vision_encoder=self.face.name if self.face is not None and face.vector is not None else "",
             stream_id=utterance.stream_id,
             stream_start=utterance.stream_start,
             stream_end=utterance.stream_end,
             speaker_id=utterance.speaker_id,
-            face_id=face_id,
+            face_id=face.face_id,
             text=text,
-            frames_seen=frames_seen,
-            frames_with_face=len(observations),
+            frames_seen=face.frames_seen,
+            frames_with_face=face.frames_with_face,
+            ended_by=utterance.ended_by,
             durations=durations,
         )

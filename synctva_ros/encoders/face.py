@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -375,6 +376,8 @@ class FaceEncoder:
         # A sixth faster than with the channels first.
         self._network = network.to(memory_format=torch.channels_last)
         self.width = len(EMOTIONS)
+        # An utterance that grows is encoded again and again: each frame once.
+        self._seen: WeakKeyDictionary[FaceObservation, FloatArray] = WeakKeyDictionary()
 
     def encode_crop(self, grey: Image) -> FloatArray:
         """Logits ``[width]`` of a tight grey face picture ``[h, w]`` of any size: the mean of it and its mirror image.
@@ -406,7 +409,7 @@ class FaceEncoder:
 
         At most 16 frames are encoded: of each sixteenth of the utterance the best. A frame weighs its quality times
         the time that it stands for, half the distance to the frames beside it, so that neither pauses nor bursts of an
-        irregular camera distort the mean.
+        irregular camera distort the mean. A frame is put through the network once, as long as it is remembered.
 
         Raises:
             ValueError: No observations; the modality is missing then.
@@ -417,7 +420,9 @@ class FaceEncoder:
         # The offset keeps a run of poor frames from dividing by zero.
         quality = np.array([observation.quality for observation in chosen]) + 1e-3
         weights = quality * _stands_for([observation.stamp for observation in chosen])
-        logits = self.encode_crops([observation.crop for observation in chosen])
+        new = [observation for observation in chosen if observation not in self._seen]
+        self._seen.update(zip(new, self.encode_crops([observation.crop for observation in new]), strict=True))
+        logits = np.stack([self._seen[observation] for observation in chosen])
         return np.asarray(weights @ logits / weights.sum(), np.float32)
 
     def _picture(self, crop: Image) -> Image:

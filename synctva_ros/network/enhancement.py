@@ -141,7 +141,6 @@ class ConversationMemory(nn.Module):
         given = [blank.index_copy(0, cell, linear(inputs)).view(count, steps, -1) for linear in self.inputs]
         speaker = torch.full((count * steps,), -1, device=inputs.device).index_copy(0, cell, layout.speaker)
         who = speaker.view(count, steps, 1)
-        known = who >= 0
 
         columns = max(int(layout.speaker.max()) + 1, 1)
         if past is None:
@@ -150,18 +149,39 @@ class ConversationMemory(nn.Module):
         if speakers.shape[1] < columns:
             new_columns = speakers.new_zeros(count, columns - speakers.shape[1], self.hidden)
             speakers = torch.cat([speakers, new_columns], dim=1)
-        rows = torch.arange(count, device=inputs.device)
-        column = torch.arange(speakers.shape[1], device=inputs.device)
         there = torch.arange(steps, device=inputs.device) < layout.length.unsqueeze(1)
         states = []
         for step in range(steps):
-            inside = there[:, step].unsqueeze(1)
-            dialogue = torch.where(inside, self._cell(0, given[0][:, step], dialogue), dialogue)
-            own = torch.where(known[:, step], speakers[rows, who[:, step, 0].clamp(min=0)], 0.0)
-            own = torch.where(known[:, step], self._cell(1, given[1][:, step], own), 0.0)
-            speakers = torch.where((column == who[:, step]).unsqueeze(-1), own.unsqueeze(1), speakers)
-            states.append(torch.cat([dialogue, own], dim=-1))
+            state, after = self._walk([of[:, step] for of in given], who[:, step], MemoryState(dialogue, speakers))
+            # Behind the end of a shorter dialogue nobody speaks: only its own state has to be kept.
+            dialogue = torch.where(there[:, step].unsqueeze(1), after.dialogue, dialogue)
+            speakers = after.speakers
+            states.append(state)
         return torch.stack(states, dim=1).flatten(0, 1)[cell], MemoryState(dialogue, speakers)
+
+    def step(self, inputs: Tensor, speaker: Tensor, past: MemoryState) -> tuple[Tensor, MemoryState]:
+        """Go on by one utterance in each of B dialogues.
+
+        Args:
+            inputs: ``[B, width]``.
+            speaker: column of who speaks ``[B]``, -1 when unknown.
+            past: states before, with a column for each speaker.
+
+        Returns:
+            The states of conversation and speaker after the utterance, ``[B, 2 d]``, and all that is remembered.
+        """
+        return self._walk([linear(inputs) for linear in self.inputs], speaker.unsqueeze(1), past)
+
+    def _walk(self, given: list[Tensor], who: Tensor, past: MemoryState) -> tuple[Tensor, MemoryState]:
+        """One step from what the inputs give ``[B, 3 d]`` to both states; ``who [B, 1]`` is the speaker's column."""
+        known = who >= 0
+        dialogue = self._cell(0, given[0], past.dialogue)
+        column = who.clamp(min=0).unsqueeze(2).expand(-1, -1, self.hidden)
+        own = torch.where(known, past.speakers.gather(1, column).squeeze(1), 0.0)
+        own = torch.where(known, self._cell(1, given[1], own), 0.0)
+        columns = torch.arange(past.speakers.shape[1], device=who.device)
+        speakers = torch.where((columns == who).unsqueeze(-1), own.unsqueeze(1), past.speakers)
+        return torch.cat([dialogue, own], dim=-1), MemoryState(dialogue, speakers)
 
     def _cell(self, which: int, given: Tensor, state: Tensor) -> Tensor:
         reset_x, keep_x, new_x = given.chunk(3, dim=-1)

@@ -105,14 +105,22 @@ def explain(
         )
     probabilities = model.probabilities(model(DialogueBatch(**of_copies), past))[asked]
 
-    moved = 0.5 * (probabilities[1:] - probabilities[0]).abs().sum(dim=1)
-    moved = torch.where(moved < ROUNDING, 0.0, moved)
-    by_modality, by_turn = moved.split([len(occluded), len(turns)])
-    contributions = moved.new_zeros(len(MODALITIES))
-    total = by_modality.sum()
-    contributions[present] = by_modality / total if total > 0.0 else 1.0 / len(present)
-    context = moved.new_zeros(count)
-    total = by_turn.sum()
-    context[turns] = by_turn / total if total > 0.0 else 0.0
+    by_modality, by_turn = distances(probabilities).split([len(occluded), len(turns)])
+    contributions = probabilities.new_zeros(len(MODALITIES))
+    contributions[present] = shares(by_modality, 1.0 / len(present)) if occluded else 1.0
+    context = probabilities.new_zeros(count)
+    context[turns] = shares(by_turn, 0.0)
     others = torch.arange(count, device=device) != row
     return Explanation(probabilities[0], contributions, context[others])
+
+
+def distances(probabilities: Tensor) -> Tensor:
+    """Total variation distance ``[n]`` of each later row of ``[1 + n, C]`` from the first; 0 if it is but rounding."""
+    moved = 0.5 * (probabilities[1:] - probabilities[0]).abs().sum(dim=1)
+    return torch.where(moved < ROUNDING, 0.0, moved)
+
+
+def shares(moved: Tensor, otherwise: float) -> Tensor:
+    """Each distance ``[n]`` as a share of their sum, or this number if all are 0."""
+    total = moved.sum()
+    return moved / total if total > 0.0 else torch.full_like(moved, otherwise)

@@ -15,6 +15,7 @@ of turns alone and what comes later cannot change the last bit of what came befo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,8 @@ EDGE_TYPES = (
     "same_utterance",
     *(f"{turn}_{speaker}" for turn in ("earlier", "later") for speaker in ("same", "other", "unknown")),
 )
+#: From the type of an earlier turn to that of a later one.
+LATER = 3
 EDGE_FEATURES = 2
 
 
@@ -75,13 +78,21 @@ def connect_turns(
     distance = steps.expand_as(source)[inside]
     source = source[inside]
 
-    unknown = (speaker[source] < 0) | (speaker[target] < 0)
-    relation = torch.where(unknown, 2, (speaker[source] != speaker[target]).long())
-    kind = 1 + relation + 3 * (distance < 0).long()
+    kind = earlier_type(speaker[source], speaker[target]) + LATER * (distance < 0).long()
     earlier, later = torch.where(distance > 0, source, target), torch.where(distance > 0, target, source)
     seconds = (start[later] - end[earlier]).clamp(min=0.0)
-    features = torch.stack([distance.abs() / window, torch.log1p(seconds)], dim=-1).to(start.dtype)
-    return Turns(torch.stack([source, target]), kind, features)
+    return Turns(torch.stack([source, target]), kind, edge_features(distance.abs() / window, seconds))
+
+
+def earlier_type(source: Tensor, target: Tensor) -> Tensor:
+    """Index into ``EDGE_TYPES`` of edges from earlier turns, given the speakers at both ends (-1: unknown)."""
+    unknown = (source < 0) | (target < 0)
+    return 1 + torch.where(unknown, 2, (source != target).long())
+
+
+def edge_features(distance: Tensor, seconds: Tensor) -> Tensor:
+    """What :class:`Turns` says of an edge ``[..., 2]``: its distance in windows, and the seconds between its ends."""
+    return torch.stack([distance, torch.log1p(seconds)], dim=-1).to(seconds.dtype)
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,22 @@ class Edges:
             features=torch.cat([turns.features.new_zeros(2 * count, EDGE_FEATURES), turns.features, turns.features]),
             there=nodes[index[0]] & nodes[index[1]],
         )
+
+
+@dataclass(frozen=True)
+class PastEdges:
+    """The edges to one utterance of each of B dialogues: from its other modality, then from the W turns before it.
+
+    Attributes:
+        type: index into ``EDGE_TYPES`` ``[B, 1 + W]``.
+        features: ``[B, 1 + W, 2]``, see :class:`Turns`.
+        there: bool ``[B, 1 + W, 2]``, for each of the graph's two modalities whether the source is a node. Whether the
+            target is one does not matter, as nothing reads it where it is not.
+    """
+
+    type: Tensor
+    features: Tensor
+    there: Tensor
 
 
 class GraphAttentionLayer(MessagePassing):  # type: ignore[misc]
@@ -166,11 +193,49 @@ class GraphAttentionLayer(MessagePassing):  # type: ignore[misc]
             there=edges.there,
             size=(2 * count, 2 * count),
         ).split(count)
+        return self._updated(nodes, drawn)
+
+    def step(self, nodes: list[Tensor], past: Tensor, edges: PastEdges) -> tuple[list[Tensor], Tensor]:
+        """Send messages to one utterance of each of B dialogues.
+
+        Args:
+            nodes: the two modalities' vectors of the utterances, each ``[B, d]``.
+            past: what the W turns before them send (:math:`U_n x_j`), latest first, ``[B, W, 2, d]``.
+            edges: of this graph.
+
+        Returns:
+            The new vectors, each ``[B, d]``, and what the utterances send to later ones, ``[B, 2, d]``.
+        """
+        sent = torch.stack([linear(x) for linear, x in zip(self.source, nodes, strict=True)], dim=1)
+        x_target = torch.stack([linear(x) for linear, x in zip(self.target, nodes, strict=True)], dim=1)
+        value, score = self._value_and_score(
+            torch.cat([sent.flip(1).unsqueeze(1), past], dim=1),
+            x_target.unsqueeze(1),
+            self.relation(edges.type).unsqueeze(2),
+            self.feature(edges.features).unsqueeze(2),
+            edges.there,
+        )
+        weight = torch.softmax(score, dim=1) * edges.there.unsqueeze(-1)
+        drawn = (weight.unsqueeze(-1) * value).sum(dim=1).flatten(2)
+        return self._updated(nodes, drawn.unbind(dim=1)), sent
+
+    def _updated(self, nodes: Sequence[Tensor], drawn: Sequence[Tensor]) -> list[Tensor]:
+        """The two modalities' vectors ``[N, d]`` with the messages drawn to them ``[N, d]``."""
         updated = []
         for own, message, gate, norm in zip(nodes, drawn, self.gate, self.norm, strict=True):
             strength = torch.sigmoid(gate(torch.cat([own, message], dim=-1)))
             updated.append(norm(own + self.dropout(strength * message)))
         return updated
+
+    def _value_and_score(
+        self, x_j: Tensor, x_i: Tensor, relation: Tensor, feature: Tensor, there: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of each edge the values ``[..., heads, d / heads]`` and the scores before the softmax ``[..., heads]``."""
+        value = (x_j + relation).unflatten(-1, self.score.shape[1:])
+        asked = nn.functional.leaky_relu((x_i + feature).unflatten(-1, self.score.shape[1:]) + value, 0.2)
+        # Not minus infinity: a node without any edge would get NaN. Its weights are set to 0 afterwards.
+        least = torch.finfo(asked.dtype).min / 2
+        return value, (asked * self.score).sum(dim=-1).masked_fill(~there.unsqueeze(-1), least)
 
     def message(
         self,
@@ -183,11 +248,7 @@ class GraphAttentionLayer(MessagePassing):  # type: ignore[misc]
         size_i: int,
     ) -> Tensor:
         """What travels along each edge, ``[E, d]``; called by ``propagate``."""
-        value = (x_j + relation).view(-1, self.heads, self.score.shape[-1])
-        asked = nn.functional.leaky_relu((x_i + feature).view_as(value) + value, 0.2)
-        # Not minus infinity: a node without any edge would get NaN. Its weights are set to 0 below.
-        least = torch.finfo(asked.dtype).min / 2
-        score = (asked * self.score).sum(dim=-1).masked_fill(~there.unsqueeze(-1), least)
+        value, score = self._value_and_score(x_j, x_i, relation, feature, there)
         weight = softmax(score, index, num_nodes=size_i) * there.unsqueeze(-1)
         weight = nn.functional.dropout(weight, self.dropout.p, self.training)
         return (weight.unsqueeze(-1) * value).flatten(1)
@@ -206,3 +267,20 @@ class CrossModalGraph(nn.Module):
         for layer in self.layers:
             nodes = layer(nodes, edges)
         return nodes
+
+    def step(self, nodes: list[Tensor], past: Tensor, edges: PastEdges) -> tuple[list[Tensor], Tensor]:
+        """One utterance of each of B dialogues, see :meth:`GraphAttentionLayer.step`.
+
+        Args:
+            nodes: the two modalities' vectors of the utterances, each ``[B, d]``.
+            past: what the W turns before them send in each round, ``[B, W, layers, 2, d]``.
+            edges: of this graph.
+
+        Returns:
+            The vectors after all rounds, each ``[B, d]``, and what the utterances send, ``[B, layers, 2, d]``.
+        """
+        sent = []
+        for layer, of_layer in zip(self.layers, past.unbind(dim=2), strict=True):
+            nodes, given = layer.step(nodes, of_layer, edges)  # type: ignore[operator]
+            sent.append(given)
+        return nodes, torch.stack(sent, dim=1)

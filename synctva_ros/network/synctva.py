@@ -8,6 +8,7 @@ modalities, the memory and the shares are ours.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
@@ -192,14 +193,41 @@ class SyncTVA(nn.Module):
                 apart, or ``past`` is of another number of dialogues.
         """
         self._check(batch)
+        turns = connect_turns(
+            batch.start, batch.end, batch.speaker, batch.dialogue, self.config.window, self.config.context == "full"
+        )
+        return self.stages(
+            (batch.text, batch.audio, batch.vision),
+            batch.mask,
+            lambda inputs: self._remember(inputs, batch, past),
+            lambda number, nodes, mask: self.graphs[number](nodes, mask, turns),
+        )
+
+    def stages(
+        self,
+        vectors: tuple[Tensor, Tensor, Tensor],
+        mask: Tensor,
+        remember: Callable[[Tensor], tuple[Tensor, MemoryState | None]],
+        connect: Callable[[int, list[Tensor], Tensor], list[Tensor]],
+    ) -> SyncTVAOutput:
+        """The three stages of N utterances, whichever way memory and graphs walk along their dialogues.
+
+        Args:
+            vectors: of text, audio and vision, as in :class:`DialogueBatch`.
+            mask: which of them are there, bool ``[N, 3]``.
+            remember: from what the memory takes in ``[N, M d]`` to what it says of each utterance ``[N, k]``, and what
+                is left at the end.
+            connect: from the number of a graph, its two modalities' vectors ``[N, d]`` and mask ``[N, 2]`` to their new
+                vectors.
+        """
         modalities = self.config.modalities
-        mask = batch.mask[:, list(modalities)]
-        vectors = [(batch.text, batch.audio, batch.vision)[m] for m in modalities]
+        own = _columns(mask, modalities)
+        given = [vectors[m] for m in modalities]
         # Stage 1, modality-specific dynamic enhancement.
         hidden = torch.stack(
             [
-                project(torch.where(there.unsqueeze(1), given, 0.0)).masked_fill(~there.unsqueeze(1), 0.0)
-                for project, given, there in zip(self.projection, vectors, mask.t(), strict=True)
+                project(torch.where(there.unsqueeze(1), vector, 0.0)).masked_fill(~there.unsqueeze(1), 0.0)
+                for project, vector, there in zip(self.projection, given, own.t(), strict=True)
             ],
             dim=1,
         )
@@ -207,25 +235,20 @@ class SyncTVA(nn.Module):
         nodes = list(hidden.unbind(dim=1))
         if self.weighing is not None:
             hidden = self.weighing(hidden)
-            remembered, memory = self._remember(self.dropout(hidden.flatten(1)), batch, past)
+            remembered, memory = remember(self.dropout(hidden.flatten(1)))
             nodes = [enhance(hidden[:, k], remembered) for k, enhance in enumerate(self.enhancement)]
 
         # Stage 2, the cross-modal graphs: a modality has one view from each graph it is in.
         views: dict[int, list[Tensor]] = {m: [] for m in modalities}
-        turns = connect_turns(
-            batch.start, batch.end, batch.speaker, batch.dialogue, self.config.window, self.config.context == "full"
-        )
-        for graph, pair in zip(self.graphs, self.config.graphs, strict=True):
-            seen = graph([nodes[modalities.index(m)] for m in pair], batch.mask[:, list(pair)], turns)
+        for number, pair in enumerate(self.config.graphs):
+            seen = connect(number, [nodes[modalities.index(m)] for m in pair], _columns(mask, pair))
             for m, view in zip(pair, seen, strict=True):
                 views[m].append(view)
 
         # Stage 3, cross-attention fusion.
-        votes, shares = self.fusion([views[m] or [node] for m, node in zip(modalities, nodes, strict=True)], mask)
-        columns = torch.tensor(modalities, device=shares.device)
-        all_shares = shares.new_zeros(len(batch), len(MODALITIES)).index_copy(1, columns, shares)
-        all_votes = votes.new_zeros(len(batch), len(MODALITIES), votes.shape[-1]).index_copy(1, columns, votes)
-        return SyncTVAOutput((shares.unsqueeze(-1) * votes).sum(dim=1), all_votes, all_shares, memory)
+        votes, shares = self.fusion([views[m] or [node] for m, node in zip(modalities, nodes, strict=True)], own)
+        logits = (shares.unsqueeze(-1) * votes).sum(dim=1)
+        return SyncTVAOutput(logits, _among_all(votes, modalities), _among_all(shares, modalities), memory)
 
     def probabilities(self, output: SyncTVAOutput) -> Tensor:
         r"""Calibrated probabilities ``[N, C]``.
@@ -235,8 +258,9 @@ class SyncTVA(nn.Module):
         Temperature scaling (https://arxiv.org/abs/1706.04599) with one temperature :math:`T_m` per modality, weighed
         with the shares :math:`a_m`, because words, voices and faces are over- and underrated differently (ours).
         """
-        temperature = output.shares @ output.shares.new_tensor(self.temperature)
-        return torch.softmax(output.logits / temperature.unsqueeze(-1), dim=-1)
+        # Numbers, not a tensor made of them, which would have to be copied to a GPU each time.
+        temperature = sum(share * t for share, t in zip(output.shares.split(1, dim=-1), self.temperature, strict=True))
+        return torch.softmax(output.logits / temperature, dim=-1)
 
     def _remember(
         self, inputs: Tensor, batch: DialogueBatch, past: MemoryState | None
@@ -272,3 +296,18 @@ class SyncTVA(nn.Module):
                 raise ValueError(
                     f"the {name} vector in row {int(broken[0])} holds NaN or infinity: mask it out or mend its encoder"
                 )
+
+
+def _columns(tensor: Tensor, columns: Sequence[int]) -> Tensor:
+    """Some columns of ``[N, n]``, without a list of indices that would have to be copied to a GPU."""
+    return torch.stack([tensor[:, column] for column in columns], dim=1)
+
+
+def _among_all(of_modalities: Tensor, modalities: Sequence[int]) -> Tensor:
+    """From ``[N, M, ...]`` to ``[N, 3, ...]``, with zeros for the modalities that the network does not have."""
+    if len(modalities) == len(MODALITIES):
+        return of_modalities
+    blank = torch.zeros_like(of_modalities[:, 0])
+    return torch.stack(
+        [of_modalities[:, modalities.index(m)] if m in modalities else blank for m in range(len(MODALITIES))], dim=1
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -26,9 +29,10 @@ QOS_AUDIO_OUT = QoSProfile(depth=500, reliability=ReliabilityPolicy.RELIABLE)
 QOS_AUDIO_IN = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
 #: Results: reliable, with room for a subscriber that is busy for a while.
 QOS_RESULT = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-#: Pictures out (REP-2003: sensors publish reliably, or as sensor data) and in (consumers take what comes).
+#: Pictures out (REP-2003: sensors publish reliably, or as sensor data) and in. Large pictures travel in pieces; without
+#: a chance to ask again a subscriber in another process gets hardly any whole, also on the same machine.
 QOS_IMAGE_OUT = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-QOS_IMAGE_IN = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+QOS_IMAGE_IN = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_AVAILABLE)
 #: State that a late subscriber must still receive.
 QOS_LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -114,8 +118,12 @@ class PerceptionNode(LifecycleNode):
         self._entities.append((self.destroy_publisher, publisher))
         return publisher
 
-    def subscribe(self, message: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> Any:
-        """Create a subscription that lives until the node is deactivated; what the callback raises is logged."""
+    def subscribe(self, message: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
+        """Create a subscription that lives until the node is deactivated; what the callback raises is logged.
+
+        With ``BEST_AVAILABLE`` it is reliable until there is a publisher that is not, and best effort from then on.
+        (ROS itself looks only at the publishers that are there already.)
+        """
 
         def guarded(received: Any) -> None:
             try:
@@ -123,9 +131,27 @@ class PerceptionNode(LifecycleNode):
             except Exception as error:  # one bad message must not end the process
                 self.report_error(error)
 
-        subscription = self.create_subscription(message, topic, guarded, qos)
-        self._entities.append((self.destroy_subscription, subscription))
-        return subscription
+        if qos.reliability != ReliabilityPolicy.BEST_AVAILABLE:
+            subscription = self.create_subscription(message, topic, guarded, qos)
+            self._entities.append((self.destroy_subscription, subscription))
+            return
+
+        def incompatible(event: Any) -> None:
+            with registered:  # the node may be activated on another thread than the one that calls this
+                if reliable in self._entities:  # it is told once for each publisher
+                    self._entities.remove(reliable)
+                    self.destroy_subscription(reliable[1])
+                    self.warn(f"{topic!r} has a publisher that is best effort; large messages may get lost")
+                    self.subscribe(message, topic, callback, lossy)
+
+        registered = threading.Lock()
+        strict, lossy = copy.copy(qos), copy.copy(qos)
+        strict.reliability, lossy.reliability = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
+        events = SubscriptionEventCallbacks(incompatible_qos=incompatible)
+        with registered:
+            subscription = self.create_subscription(message, topic, guarded, strict, event_callbacks=events)
+            reliable = (self.destroy_subscription, subscription)
+            self._entities.append(reliable)
 
     def serve(self, service: Any, name: str, callback: Callable[[Any, Any], Any]) -> None:
         """Offer a service until the node is deactivated."""
@@ -295,7 +321,7 @@ def run_node(node_class: Callable[[], PerceptionNode], args: Sequence[str] | Non
     executor.add_node(node)
     try:
         while True:
-            executor.spin_once(timeout_sec=0.1)  # Python sees a signal only when this returns
+            executor.spin_once(timeout_sec=0.5)  # Python sees a signal only when this returns
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:

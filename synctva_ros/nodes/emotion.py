@@ -1,8 +1,9 @@
-"""Node: ``features`` → ``emotion``."""
+"""Node: ``features`` → ``emotion``; partial ones give a provisional estimate, or one that is ready when it counts."""
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import Any, ClassVar
 
 from std_srvs.srv import Trigger
@@ -12,9 +13,7 @@ from synctva_ros.defaults import SHIPPED_WEIGHTS, UNCERTAIN_BELOW
 from synctva_ros.nodes.base import QOS_LATCHED, QOS_RESULT, Param, PerceptionNode, run_node
 from synctva_ros.nodes.messages import emotion_to_msg, features_from_msg
 from synctva_ros.nodes.worker import Worker
-from synctva_ros.types import Status
-
-#: The weights that come with the package.
+from synctva_ros.types import EndedBy, Estimate, Features, Status
 
 
 class _ToRos(logging.Handler):
@@ -48,9 +47,11 @@ class EmotionNode(PerceptionNode):
         super().__init__("emotion", **kwargs)
         self._dialogue: Any = None
         self._device = ""
-        self._worker: Worker[msg.UtteranceFeatures | None] | None = None
+        self._worker: Worker[tuple[msg.UtteranceFeatures, bool] | None] | None = None
         self._handler: _ToRos | None = None
-        self._counts = {"final": 0, "uncertain": 0, "refused": 0}
+        self._newest: msg.UtteranceFeatures | None = None  # the last that came; an earlier partial one is out of date
+        self._over: deque[str] = deque(maxlen=64)  # what comes late of an utterance that is over is left out
+        self._counts = {"provisional": 0, "final": 0, "uncertain": 0, "refused": 0}
 
     def configure(self) -> None:
         """Load the weights and run the network once."""
@@ -85,6 +86,7 @@ class EmotionNode(PerceptionNode):
             "emotion", self._estimate, self.value("queue_size"), self._on_error, prepare=self._set_threads
         )
         self.subscribe(msg.UtteranceFeatures, "features", self._on_features, QOS_RESULT)
+        self.subscribe(msg.UtteranceFeatures, "features/partial", self._on_partial, QOS_RESULT)
         self.serve(Trigger, "~/reset", self._on_reset)
 
     def deactivate(self) -> None:
@@ -115,8 +117,14 @@ class EmotionNode(PerceptionNode):
 
         torch.set_num_threads(self.value("threads"))  # OpenMP keeps the number per thread
 
+    def _on_partial(self, message: msg.UtteranceFeatures) -> None:
+        if self._worker is not None:
+            self._newest = message
+            self._worker.put((message, False))
+
     def _on_features(self, message: msg.UtteranceFeatures) -> None:
-        if self._worker is not None and not self._worker.put(message):
+        self._newest = message
+        if self._worker is not None and not self._worker.put((message, True)):
             self.get_logger().error(f"too many utterances wait: {message.utterance_id} is lost")
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -125,15 +133,24 @@ class EmotionNode(PerceptionNode):
         response.message = "the next utterance starts a new dialogue" if response.success else "not active"
         return response
 
-    def _estimate(self, message: msg.UtteranceFeatures | None) -> None:
-        if message is None:
+    def _estimate(self, item: tuple[msg.UtteranceFeatures, bool] | None) -> None:
+        if item is None:
             self._dialogue.reset()
             return
+        message, is_over = item
         features = features_from_msg(message)
-        estimate = self._dialogue.add(features)
-        status = Status.UNCERTAIN if estimate.confidence < self._uncertain_below else Status.FINAL
+        if is_over:
+            self._over.append(features.utterance_id)
+            estimate = self._dialogue.add(features)
+            certain = estimate.confidence >= self._uncertain_below
+            self._publish(estimate, features, Status.FINAL if certain else Status.UNCERTAIN, message.header.frame_id)
+        elif message is self._newest and features.utterance_id not in self._over:
+            estimate = self._dialogue.preview(features)
+            if features.ended_by == EndedBy.SPEAKING:
+                self._publish(estimate, features, Status.PROVISIONAL, message.header.frame_id)
+
+    def _publish(self, estimate: Estimate, features: Features, status: Status, frame_id: str) -> None:
         self._counts[status.name.lower()] += 1
-        frame_id = message.header.frame_id
         self._publisher.publish(emotion_to_msg(estimate, features, status, frame_id, self.now()))
 
     def _on_error(self, error: Exception) -> None:

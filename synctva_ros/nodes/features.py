@@ -1,9 +1,9 @@
-"""Node: ``utterance`` + ``transcript`` + ``image`` → ``features``."""
+"""Node: ``utterance`` + ``transcript`` + ``image`` → ``features``; the same of partial ones."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from sensor_msgs.msg import Image
@@ -11,6 +11,7 @@ from std_msgs.msg import Header
 
 from synctva_ros import msg
 from synctva_ros.defaults import TEXT_ADAPTER
+from synctva_ros.encoders.assembler import FeatureAssembler, Pictures
 from synctva_ros.nodes.base import QOS_IMAGE_IN, QOS_RESULT, Param, PerceptionNode, run_node
 from synctva_ros.nodes.messages import (
     features_to_msg,
@@ -20,14 +21,10 @@ from synctva_ros.nodes.messages import (
     utterance_from_msg,
 )
 from synctva_ros.nodes.worker import Worker
-from synctva_ros.types import Transcript
+from synctva_ros.types import NANOSECONDS, Features
 
-#: Transcripts kept for utterances that have not come yet: topics may overtake each other.
-TRANSCRIPTS_KEPT = 64
 #: Pictures that wait for the face detector; the latest win.
 PICTURES_WAITING = 4
-#: Wait at most so long for the detector to reach the end of the utterance [s].
-FACE_TIMEOUT = 0.5
 
 
 class FeaturesNode(PerceptionNode):
@@ -51,6 +48,7 @@ class FeaturesNode(PerceptionNode):
             "",
             "Path of a YuNet ONNX file, or haar for OpenCV's cascade; empty for the YuNet at hand, else the cascade",
         ),
+        Param("face_rate", 10.0, "Faces are looked for in so many pictures per second at the most [Hz]", 0.1, 120.0),
         Param("attend_x", -1.0, "Follow the face nearest to here, in shares of the width; -1: the largest", -1.0, 1.0),
         Param("attend_y", -1.0, "The same in shares of the height, 0 at the top; -1: the largest", -1.0, 1.0),
         Param("face_memory", 60.0, "Faces are remembered so long [s]", 5.0, 600.0),
@@ -62,11 +60,13 @@ class FeaturesNode(PerceptionNode):
         super().__init__("features", **kwargs)
         self._extractor: Any = None
         self._track: Any = None
-        self._utterances: Worker[msg.Utterance] | None = None
+        self._assembler: Any = None  # FeatureAssembler while active
+        self._steps: Worker[Callable[[], None]] | None = None
         self._pictures: Worker[Image] | None = None
-        self._transcripts: OrderedDict[str, Transcript] = OrderedDict()
-        self._arrived = threading.Condition()
+        self._newest: msg.Utterance | None = None  # the last that came; an earlier partial one is out of date
+        self._arrived = 0  # stamp of the newest picture that has come and is to be looked at [ns]
         self._looked_at = 0  # stamp of the newest picture that the detector has seen [ns]
+        self._awaited = False  # whether an utterance waits for the detector
         self._counts = {"utterances": 0, "pictures": 0, "bad pictures": 0, "without words in time": 0}
 
     def configure(self) -> None:
@@ -83,21 +83,43 @@ class FeaturesNode(PerceptionNode):
         if self.value("vision"):
             face = FaceEncoder()
             detector = FaceDetector(self.value("face_detector"))
-            self.get_logger().info(f"faces are found by {detector.name}")
+            self.inform(f"faces are found by {detector.name}")
             self._track = FaceTrack(detector, seconds=self.value("face_memory"), attend=self._attended())
         self._extractor = FeatureExtractor(text, AudioEncoder(), face)
         self._extractor.warm_up()
+        self.inform(f"the encoders run on {self.value('threads')} thread(s), the face detector on one")
 
     def activate(self) -> None:
         """Start the workers and listen."""
         self._publisher = self.advertise(msg.UtteranceFeatures, "features", QOS_RESULT)
+        self._partial = self.advertise(msg.UtteranceFeatures, "features/partial", QOS_RESULT)
         self._processed = self.advertise(Header, "image/processed", QOS_RESULT)
-        self._stopping = False
-        self._utterances = Worker(
-            "features", self._extract, self.value("queue_size"), self.report_error, prepare=self._set_threads
+        self._frame_id = ""
+        # A camera that gives no more pictures than this does not keep time: none of its pictures shall be left out.
+        self._between_looks = 0.8 / self.value("face_rate") * NANOSECONDS
+        timeout = self.value("transcript_timeout")
+        self._assembler = FeatureAssembler(
+            self._extractor,
+            self._seen,
+            lambda: timeout > 0 and self.count_publishers("transcript") > 0,
+            timeout,
+            lambda features: self._partial.publish(features_to_msg(features, self._frame_id)),
+            self._publish,
+            self._without_words,
+        )
+        self._steps = Worker(
+            "features",
+            lambda step: step(),
+            self.value("queue_size"),
+            self.report_error,
+            prepare=self._set_threads,
+            due=lambda: self._assembler.due,
+            on_due=self._assembler.advance,
         )
         self.subscribe(msg.Transcript, "transcript", self._on_transcript, QOS_RESULT)
+        self.subscribe(msg.Transcript, "transcript/partial", self._on_partial_transcript, QOS_RESULT)
         self.subscribe(msg.Utterance, "utterance", self._on_utterance, QOS_RESULT)
+        self.subscribe(msg.Utterance, "utterance/partial", self._on_partial, QOS_RESULT)
         if self._track is not None:
             self._pictures = Worker(
                 "faces", self._look, PICTURES_WAITING, self.report_error, latest_wins=True, prepare=self._set_threads
@@ -106,14 +128,10 @@ class FeaturesNode(PerceptionNode):
 
     def deactivate(self) -> None:
         """Stop the workers."""
-        with self._arrived:
-            self._stopping = True
-            self._arrived.notify_all()
-        for worker in (self._utterances, self._pictures):
+        for worker in (self._pictures, self._steps):
             if worker is not None:
                 worker.stop()
-        self._utterances = self._pictures = None
-        self._transcripts.clear()
+        self._steps = self._pictures = self._assembler = None
 
     def cleanup(self) -> None:
         """Let go of the encoders and of all faces."""
@@ -125,9 +143,9 @@ class FeaturesNode(PerceptionNode):
         level, sentence = 0, "encoding"
         if self._pictures is not None and self._track is not None:
             values |= {"pictures skipped": self._pictures.dropped, "faces in view": self._track.faces}
-        if self._utterances is not None:
-            values |= {"waiting": self._utterances.waiting, "dropped": self._utterances.dropped}
-            if self._utterances.dropped:
+        if self._steps is not None:
+            values |= {"waiting": self._steps.waiting, "dropped": self._steps.dropped}
+            if self._steps.dropped:
                 level, sentence = 2, "utterances come faster than they are encoded"
         if self._counts["bad pictures"]:
             level, sentence = max(level, 1), "pictures cannot be read"
@@ -146,13 +164,19 @@ class FeaturesNode(PerceptionNode):
         import torch
 
         torch.set_num_threads(self.value("threads"))
-        cv2.setNumThreads(1)
+        cv2.setNumThreads(1)  # pictures are small: more threads would only take the cores from Whisper
 
     # --- pictures
 
     def _on_image(self, message: Image) -> None:
-        if self._pictures is not None:
-            self._pictures.put(message)
+        if self._pictures is None:
+            return
+        stamp = from_time(message.header.stamp)
+        if 0 <= stamp - self._arrived < self._between_looks:
+            self._processed.publish(message.header)
+            return
+        self._arrived = stamp
+        self._pictures.put(message)
 
     def _look(self, message: Image) -> None:
         stamp = from_time(message.header.stamp)
@@ -165,57 +189,59 @@ class FeaturesNode(PerceptionNode):
         except ValueError as error:
             self._counts["bad pictures"] += 1
             self.get_logger().warning(f"picture left out: {error}", throttle_duration_sec=5.0)
-        with self._arrived:
-            self._looked_at = stamp
-            self._arrived.notify_all()
+        self._looked_at = stamp
+        if self._awaited and self._steps is not None:
+            self._steps.put(self._assembler.advance)
         self._processed.publish(message.header)
+
+    def _seen(self, start: int, end: int) -> Pictures:
+        if self._track is None:
+            return Pictures()
+        self._awaited = True  # before the look, so that no picture slips through in between
+        complete = self._looked_at >= min(end, self._arrived)
+        self._awaited = not complete
+        seen, observations = self._track.between(start, end)
+        return Pictures(seen, observations, complete)
 
     # --- utterances
 
-    def _on_transcript(self, message: msg.Transcript) -> None:
-        with self._arrived:
-            self._transcripts[message.utterance_id] = transcript_from_msg(message)
-            while len(self._transcripts) > TRANSCRIPTS_KEPT:
-                self._transcripts.popitem(last=False)
-            self._arrived.notify_all()
+    def _on_partial(self, message: msg.Utterance) -> None:
+        if self._steps is not None:
+            self._newest = message
+            self._steps.put(partial(self._take_partial, message))
+
+    def _take_partial(self, message: msg.Utterance) -> None:
+        if message is self._newest:
+            self._frame_id = message.header.frame_id
+            self._assembler.partial(utterance_from_msg(message), float(message.endpoint_duration))
 
     def _on_utterance(self, message: msg.Utterance) -> None:
-        if self._utterances is not None and not self._utterances.put(message):
+        self._newest = message
+        if self._steps is not None and not self._steps.put(partial(self._take, message)):
             self.get_logger().error(f"too many utterances wait: {message.utterance_id} is lost")
 
-    def _extract(self, message: msg.Utterance) -> None:
-        utterance = utterance_from_msg(message)
-        voice = self._extractor.voice(utterance)
-        frames_seen, observations = 0, []
-        if self._track is not None:
-            self._wait(lambda: self._looked_at >= utterance.end or not self._looking(), FACE_TIMEOUT)
-            frames_seen, observations = self._track.between(utterance.start, utterance.end)
-        features = self._extractor.features(
-            utterance,
-            voice,
-            self._words_of(utterance.utterance_id),
-            frames_seen,
-            observations,
-            float(message.endpoint_duration),
-        )
+    def _take(self, message: msg.Utterance) -> None:
+        self._frame_id = message.header.frame_id
+        self._assembler.utterance(utterance_from_msg(message), float(message.endpoint_duration))
+
+    def _on_transcript(self, message: msg.Transcript) -> None:
+        if self._steps is not None:
+            self._steps.put(partial(self._assembler.transcript, transcript_from_msg(message)))
+
+    def _on_partial_transcript(self, message: msg.Transcript) -> None:
+        if self._steps is not None:
+            end = from_time(message.header.stamp)
+            self._steps.put(partial(self._assembler.transcript, transcript_from_msg(message), end))
+
+    def _publish(self, features: Features) -> None:
         self._counts["utterances"] += 1
-        if not self._stopping:
-            self._publisher.publish(features_to_msg(features, message.header.frame_id))
+        self._publisher.publish(features_to_msg(features, self._frame_id))
 
-    def _looking(self) -> bool:
-        return self._pictures is not None and self._pictures.busy
-
-    def _words_of(self, utterance_id: str) -> Transcript | None:
-        timeout = self.value("transcript_timeout") if self.count_publishers("transcript") else 0.0
-        if not self._wait(lambda: utterance_id in self._transcripts, timeout) and not self._stopping and timeout:
-            self._counts["without words in time"] += 1
-            self.warn(f"no transcript of {utterance_id} within {timeout:g} s; it goes on without words")
-        with self._arrived:
-            return self._transcripts.pop(utterance_id, None)
-
-    def _wait(self, condition: Any, seconds: float) -> bool:
-        with self._arrived:
-            return bool(self._arrived.wait_for(lambda: self._stopping or condition(), seconds))
+    def _without_words(self, utterance_id: str) -> None:
+        self._counts["without words in time"] += 1
+        self.warn(
+            f"no transcript of {utterance_id} within {self.value('transcript_timeout'):g} s; it goes on without words"
+        )
 
 
 def main(args: list[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-from rclpy.executors import MultiThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -42,6 +42,10 @@ class GraphError(RuntimeError):
 class Graph:
     """The nodes named, built, configured and activated in one process over real DDS.
 
+    Each node has an executor and a thread of its own. An executor of rclpy goes through all that it knows before each
+    callback, and every node has a dozen services that nobody calls: with one executor for all of them, each chunk of
+    sound would pay for those of all nodes.
+
     Args:
         nodes: names out of ``NODES``.
         config: YAML file of parameters.
@@ -68,17 +72,23 @@ class Graph:
         self.answered: deque[str] = deque(maxlen=1024)
         self._last_answer = time.monotonic()
         self.nodes: dict[str, PerceptionNode] = {}
-        self.executor = MultiThreadedExecutor(num_threads=4)
+        #: Of the node that listens to the answers; others that belong to the graph can be added to it.
+        self.executor = SingleThreadedExecutor()
+        self._executors = {"listener": self.executor}
         for name in (name for name in NODES if name in nodes):
             module = importlib.import_module(f"synctva_ros.nodes.{name}")
             parameters = [Parameter(key, value=value) for key, value in overrides.get(name, {}).items()]
             node = getattr(module, NODES[name])(namespace=namespace, parameter_overrides=parameters)
             self.nodes[name] = node
-            self.executor.add_node(node)
+            self._executors[name] = SingleThreadedExecutor()
+            self._executors[name].add_node(node)
         self._listener = Node("synctva_listener", namespace=namespace)
         self._listener.create_subscription(msg.Emotion, "emotion", self._listen, QOS_RESULT)
         self.executor.add_node(self._listener)
-        self._spinner = threading.Thread(target=self._spin, name="executor", daemon=True)
+        self._spinners = [
+            threading.Thread(target=self._spin, args=(executor,), name=f"{name} executor", daemon=True)
+            for name, executor in self._executors.items()
+        ]
 
     def start(self) -> None:
         """Configure all nodes, the sources first (a bad file is told before models are loaded), then activate them.
@@ -90,7 +100,8 @@ class Graph:
         for name, node in reversed(self.nodes.items()):
             if node.trigger_configure() != TransitionCallbackReturn.SUCCESS:
                 raise GraphError(f"{name}: {node.refusal or 'could not be configured'}")
-        self._spinner.start()
+        for spinner in self._spinners:
+            spinner.start()
         for name, node in self.nodes.items():
             if node.trigger_activate() != TransitionCallbackReturn.SUCCESS:
                 raise GraphError(f"{name}: {node.refusal or 'could not be activated'}")
@@ -103,8 +114,9 @@ class Graph:
             GraphError: answers have stopped coming.
 
         """
-        if not self._spinner.is_alive():
-            raise GraphError("the executor has ended; the error above says why")
+        for spinner in self._spinners:
+            if not spinner.is_alive():
+                raise GraphError(f"the {spinner.name} has ended; the error above says why")
         media: Any = self.nodes.get("media")
         utterance = self.nodes["utterance"]
         assert isinstance(utterance, UtteranceNode)
@@ -124,10 +136,12 @@ class Graph:
 
     def stop(self) -> None:
         """Take everything down."""
-        # First the executor: it must not wait on what the nodes are about to destroy.
-        self.executor.shutdown()
-        if self._spinner.is_alive():
-            self._spinner.join()
+        # First the executors: they must not wait on what the nodes are about to destroy.
+        for executor in self._executors.values():
+            executor.shutdown()
+        for spinner in self._spinners:
+            if spinner.is_alive():
+                spinner.join()
         for node in reversed(self.nodes.values()):
             node.shut_down()
         for node in self.nodes.values():
@@ -135,9 +149,9 @@ class Graph:
         self._listener.destroy_node()
         rclpy.try_shutdown()
 
-    def _spin(self) -> None:
+    def _spin(self, executor: SingleThreadedExecutor) -> None:
         with contextlib.suppress(rclpy.executors.ExternalShutdownException):
-            self.executor.spin()
+            executor.spin()
 
     def _listen(self, message: msg.Emotion) -> None:
         self._on_emotion(message)

@@ -27,19 +27,22 @@ from synctva_ros.types import (
     Utterance,
 )
 
-#: Image encodings that are understood: dtype, channels, and which of the channels make BGR.
-ENCODINGS: dict[str, tuple[str, int, tuple[int, ...]]] = {
-    "bgr8": ("u1", 3, (0, 1, 2)),
-    "rgb8": ("u1", 3, (2, 1, 0)),
-    "bgra8": ("u1", 4, (0, 1, 2)),
-    "rgba8": ("u1", 4, (2, 1, 0)),
-    "mono8": ("u1", 1, (0, 0, 0)),
-    "8UC1": ("u1", 1, (0, 0, 0)),
-    "8UC3": ("u1", 3, (0, 1, 2)),
-    "mono16": ("u2", 1, (0, 0, 0)),
-    "16UC1": ("u2", 1, (0, 0, 0)),
+#: Image encodings that are understood: dtype, channels, and what OpenCV calls the way from them to BGR.
+ENCODINGS: dict[str, tuple[str, int, str]] = {
+    "bgr8": ("u1", 3, ""),
+    "8UC3": ("u1", 3, ""),
+    "rgb8": ("u1", 3, "RGB2BGR"),
+    "bgra8": ("u1", 4, "BGRA2BGR"),
+    "rgba8": ("u1", 4, "RGBA2BGR"),
+    "mono8": ("u1", 1, "GRAY2BGR"),
+    "8UC1": ("u1", 1, "GRAY2BGR"),
+    "mono16": ("u2", 1, "GRAY2BGR"),
+    "16UC1": ("u2", 1, "GRAY2BGR"),
+    "yuv422": ("u1", 2, "YUV2BGR_UYVY"),
+    "uyvy": ("u1", 2, "YUV2BGR_UYVY"),
+    "yuv422_yuy2": ("u1", 2, "YUV2BGR_YUY2"),
+    "yuyv": ("u1", 2, "YUV2BGR_YUY2"),
 }
-YUV422 = {"yuv422": "UYVY", "uyvy": "UYVY", "yuv422_yuy2": "YUY2", "yuyv": "YUY2"}
 
 
 def to_time(nanoseconds: int) -> Time:
@@ -191,6 +194,7 @@ def features_to_msg(features: Features, frame_id: str) -> msg.UtteranceFeatures:
         speaker_id=features.speaker_id,
         face_id=features.face_id,
         person_id=features.person_id,
+        ended_by=int(features.ended_by),
         text=features.text,
         modalities=int(features.modalities),
         text_vector=floats(features.text_vector),
@@ -231,6 +235,7 @@ def features_from_msg(message: msg.UtteranceFeatures) -> Features:
         text=message.text,
         frames_seen=message.frames_seen,
         frames_with_face=message.frames_with_face,
+        ended_by=EndedBy(message.ended_by),
         durations=dict(zip(message.stages, message.durations, strict=True)),
     )
 
@@ -293,39 +298,37 @@ def _plain(value: Any) -> Any:
 
 def image_to_msg(stamp: int, image: NDArray[np.uint8], frame_id: str) -> Image:
     """Turn a BGR picture ``[h, w, 3]`` into its message."""
+    data = array.array("B")
+    data.frombytes(np.ascontiguousarray(image).reshape(-1).data)  # the only copy: pictures are large
     return Image(
         header=header(stamp, frame_id),
         height=image.shape[0],
         width=image.shape[1],
         encoding="bgr8",
         step=image.shape[1] * 3,
-        data=array.array("B", np.ascontiguousarray(image).tobytes()),
+        data=data,
     )
 
 
 def image_from_msg(message: Image) -> NDArray[np.uint8]:
     """Turn an image of a usual encoding into BGR ``[h, w, 3]``, without cv_bridge.
 
-    Rows may be padded (``step``); 16-bit pictures keep their upper 8 bits.
+    Rows may be padded (``step``); 16-bit pictures keep their upper 8 bits. A picture that is BGR already is a read-only
+    view of the message's data.
 
     Raises:
         ValueError: the encoding is not supported, or ``step``, size and data do not fit together.
 
     """
     height, width, step = message.height, message.width, message.step
-    order: tuple[int, ...] = ()
-    if message.encoding in YUV422:
-        kind, channels = "u1", 2
-    elif message.encoding in ENCODINGS:
-        kind, channels, order = ENCODINGS[message.encoding]
-    else:
-        known = ", ".join([*ENCODINGS, *YUV422])
+    if message.encoding not in ENCODINGS:
         raise ValueError(
-            f"image encoding {message.encoding!r} is not supported; have the driver publish one of: {known}"
+            f"image encoding {message.encoding!r} is not supported; have the driver publish one of: "
+            + ", ".join(ENCODINGS)
         )
-    size = np.dtype(kind).itemsize
-    row = width * channels * size
-    halved = message.encoding in YUV422 and width % 2 != 0  # two pixels share their colour
+    kind, channels, conversion = ENCODINGS[message.encoding]
+    row = width * channels * np.dtype(kind).itemsize
+    halved = conversion.startswith("YUV") and width % 2 != 0  # two pixels share their colour
     if height == 0 or width == 0 or halved or step < row or len(message.data) < step * (height - 1) + row:
         raise ValueError(
             f"image of {width}x{height} {message.encoding} with step {step} and {len(message.data)} bytes "
@@ -335,11 +338,10 @@ def image_from_msg(message: Image) -> NDArray[np.uint8]:
     rows = np.lib.stride_tricks.as_strided(data, shape=(height, row), strides=(step, 1), writeable=False)
     pixels = np.ascontiguousarray(rows).view(np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<"))
     pixels = pixels.reshape(height, width, channels)
-    if message.encoding in YUV422:
-        import cv2
-
-        code = cv2.COLOR_YUV2BGR_UYVY if YUV422[message.encoding] == "UYVY" else cv2.COLOR_YUV2BGR_YUY2
-        return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
     if kind == "u2":
         pixels = (pixels >> 8).astype(np.uint8)
-    return np.ascontiguousarray(pixels[:, :, list(order)])
+    if not conversion:
+        return pixels
+    import cv2
+
+    return np.asarray(cv2.cvtColor(pixels, getattr(cv2, f"COLOR_{conversion}")), np.uint8)

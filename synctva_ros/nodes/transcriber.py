@@ -1,4 +1,4 @@
-"""Node: ``utterance`` → ``transcript``."""
+"""Node: ``utterance`` → ``transcript``; what a pause is taken for is transcribed inside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from synctva_ros.nodes.base import QOS_RESULT, Param, PerceptionNode, run_node
 from synctva_ros.nodes.messages import transcript_to_msg, utterance_from_msg
 from synctva_ros.nodes.worker import Worker
 from synctva_ros.speech.transcriber import Transcriber, TranscriberConfig
-from synctva_ros.types import Transcript, TranscriptStatus, Utterance
+from synctva_ros.types import EndedBy, Transcript, TranscriptStatus, Utterance
 
 DEFAULTS = TranscriberConfig()
 
@@ -34,7 +34,7 @@ class TranscriberNode(PerceptionNode):
             "Arithmetic; auto takes the fastest that the device supports",
             choices=("auto", "int8", "int8_float32", "int8_float16", "float16", "bfloat16", "float32"),
         ),
-        Param("threads", DEFAULTS.threads, "CPU threads of Whisper", 1, 64),
+        Param("threads", DEFAULTS.threads, "CPU threads of Whisper; 0 for half of the cores, at most 4", 0, 64),
         Param("language", DEFAULTS.language, "ISO 639-1 code of the language; empty to detect it"),
         Param("beam_size", DEFAULTS.beam_size, "Hypotheses kept while decoding; 1 is fastest", 1, 10),
         Param("min_rms", DEFAULTS.min_rms, "A quieter utterance has no words (full scale 1)", 0.0, 0.5),
@@ -58,7 +58,9 @@ class TranscriberNode(PerceptionNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("transcriber", **kwargs)
         self._transcriber: Transcriber | None = None
-        self._worker: Worker[tuple[Header, Utterance]] | None = None
+        self._worker: Worker[tuple[Header, Utterance, bool]] | None = None
+        self._newest: Utterance | None = None  # the last that came; an earlier partial one is out of date
+        self._done: tuple[Utterance, Transcript] | None = None  # the last partial one that was transcribed
         self._counts = dict.fromkeys((status.name.lower() for status in TranscriptStatus), 0)
 
     def configure(self) -> None:
@@ -70,8 +72,10 @@ class TranscriberNode(PerceptionNode):
     def activate(self) -> None:
         """Start the worker and listen."""
         self._publisher = self.advertise(msg.Transcript, "transcript", QOS_RESULT)
+        self._partial = self.advertise(msg.Transcript, "transcript/partial", QOS_RESULT)
         self._worker = Worker("transcriber", self._transcribe, self.value("queue_size"), self.report_error)
         self.subscribe(msg.Utterance, "utterance", self._on_utterance, QOS_RESULT)
+        self.subscribe(msg.Utterance, "utterance/partial", self._on_partial, QOS_RESULT)
 
     def deactivate(self) -> None:
         """Stop the worker."""
@@ -93,16 +97,33 @@ class TranscriberNode(PerceptionNode):
             return 2, "utterances come faster than they are recognised", values
         return (0, "recognising", values) if self._transcriber.model_id else (1, "no words: no model", values)
 
+    def _on_partial(self, message: msg.Utterance) -> None:
+        assert self._worker is not None
+        if message.ended_by == EndedBy.SPEAKING:
+            return
+        self._newest = utterance_from_msg(message)
+        self._worker.put((message.header, self._newest, False))
+
     def _on_utterance(self, message: msg.Utterance) -> None:
         assert self._worker is not None
-        if not self._worker.put((message.header, utterance_from_msg(message))):
+        self._newest = utterance_from_msg(message)
+        if not self._worker.put((message.header, self._newest, True)):
             self.get_logger().error(f"too many utterances wait: {message.utterance_id} goes on without words")
             self._publish(Transcript(message.utterance_id, TranscriptStatus.FAILED), message.header)
 
-    def _transcribe(self, item: tuple[Header, Utterance]) -> None:
+    def _transcribe(self, item: tuple[Header, Utterance, bool]) -> None:
         assert self._transcriber is not None
-        header, utterance = item
-        self._publish(self._transcriber.transcribe(utterance), header)
+        header, utterance, is_over = item
+        if not is_over:
+            if utterance is self._newest:
+                self._done = utterance, self._transcriber.transcribe(utterance)
+                self._partial.publish(transcript_to_msg(self._done[1], header))
+            return
+        done, self._done = self._done, None
+        if done is not None and done[0].is_same_sound(utterance):
+            self._publish(done[1], header)
+        else:
+            self._publish(self._transcriber.transcribe(utterance), header)
 
     def _publish(self, transcript: Transcript, header: Header) -> None:
         self._counts[transcript.status.name.lower()] += 1

@@ -1,4 +1,4 @@
-"""Node: ``audio`` → ``utterance``."""
+"""Node: ``audio`` → ``utterance``, and ``utterance/partial`` before it is over."""
 
 from __future__ import annotations
 
@@ -46,6 +46,18 @@ class UtteranceNode(PerceptionNode):
         Param(
             "gate_release", DEFAULTS.gate_release, "Stay deaf so long after the robot stopped speaking [s]", 0.0, 5.0
         ),
+        Param(
+            "speculate",
+            DEFAULTS.speculate,
+            "Give out what a pause is taken for before the hang-over is over, so that the others work inside it",
+        ),
+        Param(
+            "provisional_interval",
+            DEFAULTS.provisional_interval,
+            "While someone speaks there is an estimate of it every so often [s]; 0 for none",
+            0.0,
+            10.0,
+        ),
         Param("speaker_id", "", "Who speaks into this microphone, if that is known (a headset)"),
     )
 
@@ -61,11 +73,12 @@ class UtteranceNode(PerceptionNode):
         """Build the end-pointer."""
         values = {param.name: self.value(param.name) for param in self.PARAMETERS}
         speaker_id = values.pop("speaker_id")
-        self._endpointer = Endpointer(EndpointerConfig(**values), speaker_id, self.warn)
+        self._endpointer = Endpointer(EndpointerConfig(**values), speaker_id, self.warn, self._publish_partial)
 
     def activate(self) -> None:
         """Listen."""
         self._publisher = self.advertise(msg.Utterance, "utterance", QOS_RESULT)
+        self._partial = self.advertise(msg.Utterance, "utterance/partial", QOS_RESULT)
         self._frame_id = ""
         self.subscribe(msg.AudioChunk, "audio", self._on_audio, QOS_AUDIO_IN)
         self.subscribe(Bool, "robot_speaking", self._on_robot_speaking, QOS_RESULT)
@@ -106,6 +119,9 @@ class UtteranceNode(PerceptionNode):
     def _on_robot_speaking(self, message: Bool) -> None:
         if self._endpointer is not None:
             self._endpointer.set_gate(message.data, self.now())
+
+    def _publish_partial(self, utterance: Utterance) -> None:
+        self._partial.publish(utterance_to_msg(utterance, self._frame_id, self.now()))
 
     def _publish(self, utterances: list[Utterance]) -> None:
         for utterance in utterances:

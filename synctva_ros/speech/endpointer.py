@@ -2,13 +2,16 @@
 
 webrtcvad judges frames of 10 ms; a window with hysteresis turns its flicker into speech and pauses; the level of the
 sound then places start and end, since webrtcvad itself holds on for up to 100 ms after speech.
+
+An utterance is known before it is over: once the first silent frames have placed its end, all that is missing is the
+rest of the hang-over. It is given out then already, for whoever can use the pause (``on_partial``).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -21,6 +24,9 @@ WINDOW = 10  # frames over which the share of voiced ones is taken
 EDGE_BELOW_PEAK = 40.0  # [dB] speech starts and ends where its level comes this close to its loudest frame ...
 EDGE_ABOVE_NOISE = 6.0  # [dB] ... but stands at least this far above the noise
 EDGE_SEARCH = 30  # frames before the last voiced one in which the level may place the end
+VAD_HOLD = 10  # frames: the hang-over counts from the end of speech, but from no earlier than this before webrtcvad's
+PAUSE_AFTER = 5  # frames without voice before which a pause is not believed
+TAIL = 15  # frames of silence given along after the end of speech, as far as the hang-over lets them be heard
 SPLIT_SEARCH = 2.0  # [s] an utterance that is too long is cut at the quietest place of its last seconds
 FULL_SCALE = 0.99  # amplitude from which a sample counts as clipped
 MAX_CLIPPED = 0.01  # share of clipped samples from which the utterance is called clipped
@@ -28,7 +34,10 @@ MAX_CLIPPED = 0.01  # share of clipped samples from which the utterance is calle
 
 @dataclass(frozen=True)
 class EndpointerConfig:
-    """Parameters of the end-pointer; times in seconds, levels as amplitude with full scale 1."""
+    """Parameters of the end-pointer; times in seconds, levels as amplitude with full scale 1.
+
+    ``speculate`` and ``provisional_interval`` (0: never) say what ``on_partial`` is called with.
+    """
 
     aggressiveness: int = 2
     start_ratio: float = 0.7
@@ -40,6 +49,8 @@ class EndpointerConfig:
     max_duration: float = 15.0
     max_gap: float = 0.2
     gate_release: float = 0.3
+    speculate: bool = True
+    provisional_interval: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuse values that no end-pointer can work with."""
@@ -83,6 +94,10 @@ class Endpointer:
         config: times and thresholds.
         speaker_id: given to every utterance; empty when unknown.
         warn: called with one sentence for what a person should know.
+        on_partial: called with an utterance that is not over. ``ended_by`` says what it is: ``SPEAKING``, what has been
+            said so far, every ``provisional_interval`` while someone speaks; ``PAUSE``, with ``speculate``, what the
+            utterance will be if the pause that has begun holds. If it does, or the stream ends in it, the utterance
+            that follows has the same sound, times and id; if not, other partial ones with the same id follow.
 
     """
 
@@ -91,6 +106,7 @@ class Endpointer:
         config: EndpointerConfig | None = None,
         speaker_id: str = "",
         warn: Callable[[str], None] = lambda sentence: None,
+        on_partial: Callable[[Utterance], None] | None = None,
     ) -> None:
         import webrtcvad
 
@@ -98,6 +114,7 @@ class Endpointer:
         self.counters = EndpointerCounters()
         self._speaker_id = speaker_id
         self._warn = warn
+        self._on_partial = on_partial
         self._vad = webrtcvad.Vad(self.config.aggressiveness)
         self._gate: tuple[int, int | None] | None = None  # (from, to) [ns]
         self._stream: SampleStream | None = None
@@ -166,6 +183,8 @@ class Endpointer:
         self._start: int | None = None  # index in _frames of the first frame of speech
         self._continues = False  # whether that is the rest of an utterance that was split
         self._last_voiced = 0
+        self._candidate: Utterance | None = None  # what the utterance is if nothing more is said
+        self._told = 0  # frames of speech at the last partial utterance
 
     def _feed(self, run: Run) -> list[Utterance]:
         """Cut a run into frames, after silence for a short gap; a long one ends the utterance."""
@@ -221,6 +240,7 @@ class Endpointer:
             first = len(self._frames) - len(self._window)
             self._start = first + self._window.index(True)
             self._last_voiced = len(self._frames) - 1
+            self._told = 0
         else:
             if not voiced:
                 self._noise.append(level)
@@ -232,12 +252,33 @@ class Endpointer:
         assert self._start is not None
         if voiced and ratio >= self.config.stop_ratio:
             self._last_voiced = len(self._frames) - 1
-        silence = (len(self._frames) - 1 - self._last_voiced) * FRAME_SECONDS
-        if silence >= self.config.hangover:
-            return self._end(EndedBy.PAUSE)
-        if (self._last_voiced + 1 - self._start) * FRAME_SECONDS >= self.config.max_duration:
+            self._candidate = None
+        quiet = len(self._frames) - 1 - self._last_voiced
+        if quiet:
+            if quiet < PAUSE_AFTER:
+                return []
+            start, end = self._edges()
+            silence = len(self._frames) - max(end, self._last_voiced + 1 - VAD_HOLD)
+            over = silence * FRAME_SECONDS >= self.config.hangover
+            if self._candidate is None and self._is_long_enough() and (over or len(self._frames) - end >= TAIL):
+                self._candidate = self._utterance(start, end, min(end + TAIL, len(self._frames)), EndedBy.PAUSE)
+                if self.config.speculate and self._on_partial is not None:
+                    self._on_partial(self._candidate)
+            return self._end(EndedBy.PAUSE) if over else []
+        said = len(self._frames) - self._start
+        if said * FRAME_SECONDS >= self.config.max_duration:
             return self._split()
+        if self._on_partial is not None and 0 < self.config.provisional_interval <= (said - self._told) * FRAME_SECONDS:
+            self._tell(said)
         return []
+
+    def _tell(self, said: int) -> None:
+        """Give out what has been said so far."""
+        assert self._on_partial is not None
+        if self._is_long_enough():
+            self._told = said
+            now = len(self._frames)
+            self._on_partial(self._utterance(self._edges()[0], now, now, EndedBy.SPEAKING))
 
     def _split(self) -> list[Utterance]:
         assert self._start is not None
@@ -251,7 +292,9 @@ class Endpointer:
         self._start = 0
         self._continues = True
         self._last_voiced = max(self._last_voiced - cut, 0)
-        return [utterance]
+        self._candidate = None
+        self._told = 0
+        return [self._counted(utterance)]
 
     def _end(self, why: EndedBy) -> list[Utterance]:
         """End the utterance that is being spoken, if there is one and it is long enough."""
@@ -259,19 +302,34 @@ class Endpointer:
             return []
         start, end = self._edges()
         found: list[Utterance] = []
-        voiced = sum(frame.voiced for frame in self._frames[self._start : self._last_voiced + 1]) * FRAME_SECONDS
-        # What a split left over belongs to something longer, however short it is.
-        if voiced >= (FRAME_SECONDS if self._continues else self.config.min_duration):
-            tail = min(end + round(self.config.hangover / FRAME_SECONDS), len(self._frames))
-            found.append(self._utterance(start, end, tail, why))
+        if self._is_long_enough():
+            tail = min(end + TAIL, len(self._frames))
+            utterance = self._candidate or self._utterance(start, end, tail, why)
+            found.append(self._counted(replace(utterance, ended_by=why)))
         else:
             self.counters.too_short += 1
         keep = round(self.config.pre_roll / FRAME_SECONDS) + WINDOW
         del self._frames[: max(len(self._frames) - keep, end)]
         self._start = None
         self._continues = False
+        self._candidate = None
         self._window.clear()
         return found
+
+    def _is_long_enough(self) -> bool:
+        """Whether what was heard so far is an utterance; from then on it is, whatever follows."""
+        voiced = sum(frame.voiced for frame in self._frames[self._start : self._last_voiced + 1]) * FRAME_SECONDS
+        # What a split left over belongs to something longer, however short it is.
+        return voiced >= (FRAME_SECONDS if self._continues else self.config.min_duration)
+
+    def _counted(self, utterance: Utterance) -> Utterance:
+        """Take note of an utterance that is given out for good; the next one gets another id."""
+        self._count += 1
+        self.counters.utterances += 1
+        self.counters.clipped += utterance.clipped
+        if utterance.clipped:
+            self._warn(f"utterance {utterance.utterance_id} is clipped: turn the microphone's gain down")
+        return utterance
 
     def _edges(self) -> tuple[int, int]:
         """First frame of speech and the one after the last, placed by the level of the sound."""
@@ -294,15 +352,8 @@ class Endpointer:
         frames = self._frames[first:tail]
         speech = np.concatenate([frame.samples for frame in self._frames[start:end]])
         at, until = self._frames[start].position, self._frames[end - 1].position + FRAME
-        clipped = bool(np.mean(np.abs(speech) >= FULL_SCALE) > MAX_CLIPPED)
-        self.counters.utterances += 1
-        self.counters.clipped += clipped
-        identity = f"{self._stream.stream_id}_{self._count}"
-        self._count += 1
-        if clipped:
-            self._warn(f"utterance {identity} is clipped: turn the microphone's gain down")
         return Utterance(
-            utterance_id=identity,
+            utterance_id=f"{self._stream.stream_id}_{self._count}",
             stream_id=self._stream.stream_id,
             first_sequence=self._stream.sequence_at(frames[0].position),
             last_sequence=self._stream.sequence_at(frames[-1].position + FRAME - 1),
@@ -315,6 +366,6 @@ class Endpointer:
             sample_rate=SAMPLE_RATE,
             samples=np.concatenate([frame.samples for frame in frames]),
             rms=float(np.sqrt(np.mean(np.square(speech, dtype=np.float64)))),
-            clipped=clipped,
+            clipped=bool(np.mean(np.abs(speech) >= FULL_SCALE) > MAX_CLIPPED),
             speaker_id=self._speaker_id,
         )

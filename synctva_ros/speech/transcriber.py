@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,19 +30,30 @@ class TranscriberConfig:
 
     ``model`` is a folder or the name of a faster-whisper model; empty for none. Thresholds: below ``min_rms``
     (full scale 1) or above ``no_speech_threshold`` [0, 1] an utterance is silence; below ``logprob_threshold`` (mean
-    natural logarithm of the tokens' probabilities) its words are unreliable.
+    natural logarithm of the tokens' probabilities) its words are unreliable. ``threads`` are those of the
+    CPU, see :func:`whisper_threads`.
     """
 
     model: str = "base.en"
     download: bool = False
     device: str = "auto"
     compute_type: str = "auto"
-    threads: int = 1
+    threads: int = 0
     language: str = ""
     beam_size: int = 1
     min_rms: float = 0.001
     no_speech_threshold: float = 0.6
     logprob_threshold: float = -1.0
+
+
+def whisper_threads(wanted: int) -> int:
+    """CPU threads for Whisper: those wanted, or for 0 what the machine can spare.
+
+    That is half of the cores that this process may use, since the encoders work at the same time and threads without a
+    core of their own only wait for each other; and at most 4, from where on a short utterance gains little.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return wanted or max(1, min(4, cores // 2))
 
 
 def choose_compute(device: str, compute_type: str) -> list[tuple[str, str]]:
@@ -115,7 +127,7 @@ class Transcriber:
                     str(Path(name).expanduser()) if is_folder else name,
                     device=device,
                     compute_type=compute_type,
-                    cpu_threads=self.config.threads,
+                    cpu_threads=whisper_threads(self.config.threads),
                     local_files_only=is_folder or not self.config.download,
                 )
                 list(self._model.transcribe(np.zeros(16_000, np.float32), language="en", without_timestamps=True)[0])
@@ -133,7 +145,8 @@ class Transcriber:
             self.model_id = Path(name).name if is_folder else name
             self.device = f"{device}, {compute_type}"
             kind = "multilingual" if self._model.model.is_multilingual else "one language"
-            log(f"Whisper {self.model_id!r} ({kind}) runs on {self.device}, {self.config.threads} thread(s)")
+            where = f"{self.device}, {whisper_threads(self.config.threads)} thread(s)"
+            log(f"Whisper {self.model_id!r} ({kind}) runs on {where}")
             if problems or (self.config.device == "cuda" and device != "cuda"):
                 self._warn(f"Whisper runs on {device}: " + ("; ".join(problems) or "CTranslate2 finds no CUDA device"))
             return

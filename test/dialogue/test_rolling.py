@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,8 +14,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import synctva_ros
-from synctva_ros.dialogue.rolling import LONGEST_CONTEXT, MOST_SPEAKERS, RollingDialogue
+from synctva_ros.dialogue.rolling import LONGEST_CONTEXT, MOST_SPEAKERS, RollingDialogue, add_all
 from synctva_ros.network.explanation import Explanation, explain
+from synctva_ros.network.graphs import Turns, connect_turns
+from synctva_ros.network.incremental import CapturedStep, State, Utterances
 from synctva_ros.network.synctva import PARTS, DialogueBatch, SyncTVA, SyncTVAConfig
 from synctva_ros.network.weights import Description, load, save
 from synctva_ros.types import EMOTIONS, NANOSECONDS, Estimate, Features, Modality
@@ -90,19 +95,29 @@ def test_context_is_short() -> None:
     assert sum(share for _, share in last.context) == pytest.approx(1.0, abs=1e-5)
 
 
-def whole_talk(model: SyncTVA, talk: list[Features]) -> Explanation:
-    """What the network says of the last utterance, given all from the first that have vectors."""
-    talk = [features for features in talk if features.modalities]
+def heard(model: SyncTVA, features: Features) -> list[np.ndarray | None]:
+    """The vectors that the network has a use for."""
+    given = (features.text_vector, features.audio_vector, features.vision_vector)
+    return [vector if width else None for vector, width in zip(given, model.config.widths, strict=True)]
+
+
+def perceived(model: SyncTVA, talk: list[Features]) -> list[Features]:
+    return [features for features in talk if any(vector is not None for vector in heard(model, features))]
+
+
+def as_batch(model: SyncTVA, talk: list[Features]) -> DialogueBatch:
+    """All utterances from the first that have vectors."""
+    talk = perceived(model, talk)
     speakers: dict[str, int] = {}
     for features in talk:
         if features.speaker_id:
             speakers.setdefault(features.speaker_id, len(speakers))
-    given = [(f.text_vector, f.audio_vector, f.vision_vector) for f in talk]
+    given = [heard(model, features) for features in talk]
     text, audio, vision = (
         torch.tensor(np.stack([np.zeros(width, np.float32) if v[m] is None else v[m] for v in given]))
-        for m, width in enumerate(WIDTHS)
+        for m, width in enumerate(model.config.widths)
     )
-    batch = DialogueBatch(
+    return DialogueBatch(
         text=text,
         audio=audio,
         vision=vision,
@@ -112,7 +127,11 @@ def whole_talk(model: SyncTVA, talk: list[Features]) -> Explanation:
         speaker=torch.tensor([speakers.get(f.speaker_id, -1) for f in talk]),
         dialogue=torch.zeros(len(talk), dtype=torch.long),
     )
-    return explain(model, batch, nearest=LONGEST_CONTEXT)
+
+
+def whole_talk(model: SyncTVA, talk: list[Features]) -> Explanation:
+    """What the network says of the last utterance, given all from the first that have vectors."""
+    return explain(model, as_batch(model, talk), nearest=LONGEST_CONTEXT)
 
 
 def check(estimate: Estimate, model: SyncTVA, talk: list[Features]) -> None:
@@ -120,7 +139,7 @@ def check(estimate: Estimate, model: SyncTVA, talk: list[Features]) -> None:
     expected = whole_talk(model, talk)
     np.testing.assert_allclose(estimate.probabilities, expected.probabilities, atol=1e-5)
     np.testing.assert_allclose(estimate.contributions, expected.contributions, atol=5e-3)
-    names = [features.utterance_id for features in talk if features.modalities][:-1]
+    names = [features.utterance_id for features in perceived(model, talk)][:-1]
     shares = dict(estimate.context)
     assert set(shares) <= set(names)
     found = [shares.get(name, 0.0) for name in names]
@@ -160,6 +179,278 @@ def test_the_window_gives_what_the_whole_talk_gives(
         estimate = dialogue.add(talk[-1])
         if modalities:
             check(estimate, model, talk)
+
+
+def record_lines(dialogue: RollingDialogue, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """The probabilities in each line of each step, as they come."""
+    lines: list[np.ndarray] = []
+    plain = dialogue._step
+
+    def run(state: State, spoken: Utterances) -> tuple[torch.Tensor, State]:
+        answers, after = plain(state, spoken)
+        lines.append(answers[0].numpy())
+        return answers, after
+
+    monkeypatch.setattr(dialogue, "_step", run)
+    return lines
+
+
+def edges_in_reach(turns: int, age: float) -> Any:
+    """``connect_turns`` without the edges from more than so many turns back, and from those ever too old."""
+
+    def connect(start: Any, end: Any, speaker: Any, dialogue: Any, window: int, full_context: bool = False) -> Turns:
+        edges = connect_turns(start, end, speaker, dialogue, window, full_context)
+        near = [t - s <= turns and float(start[s + 1 : t + 1].max() - end[s]) <= age for s, t in edges.index.t()]
+        kept = torch.tensor(near, dtype=torch.bool)
+        return Turns(edges.index[:, kept], edges.type[kept], edges.features[kept])
+
+    return patch("synctva_ros.network.synctva.connect_turns", connect)
+
+
+@torch.inference_mode()
+def check_lines(lines: np.ndarray, model: SyncTVA, talk: list[Features], ghosts: int) -> None:
+    """Each line against the whole talk: as it was, without one of its turns, without a modality of the last one."""
+    talk = perceived(model, talk)
+
+    def last(batch: DialogueBatch) -> np.ndarray:
+        return model.probabilities(model(batch))[-1].numpy()
+
+    batch = as_batch(model, talk)
+    np.testing.assert_allclose(lines[0], last(batch), atol=1e-5)
+    for back in range(1, min(ghosts, len(talk) - 1) + 1):
+        without = as_batch(model, talk[: -back - 1] + talk[-back:])
+        np.testing.assert_allclose(lines[back], last(without), atol=1e-5)
+    present = [m for m in model.config.modalities if batch.mask[-1, m]]
+    for line, m in enumerate(model.config.modalities, start=1 + ghosts):
+        mask = batch.mask.clone()
+        mask[-1, m] = len(present) == 1 and m in present
+        np.testing.assert_allclose(lines[line], last(replace(batch, mask=mask)), atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(
+    turns=st.lists(
+        st.tuples(
+            st.sampled_from(["", "T", "A", "V", "TA", "TV", "AV", "TAV", "TAV", "TAV"]),
+            st.sampled_from(["", "ann", "bob", "cy", "di"]),
+            st.integers(-6, 20),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    widths=st.sampled_from([WIDTHS, WIDTHS, (12, 9, 0), (12, 0, 7), (0, 0, 7)]),
+    window=st.integers(1, 7),
+    layers=st.integers(1, 2),
+    max_turns=st.sampled_from([1, 2, 3, 32]),
+    max_age=st.sampled_from([2.0, 5.0, 600.0]),
+    without=st.one_of(st.just(()), st.lists(st.sampled_from(PARTS), unique=True).map(tuple)),
+)
+def test_each_line_gives_what_its_whole_talk_gives(
+    turns: list[tuple[str, str, int]],
+    widths: tuple[int, int, int],
+    window: int,
+    layers: int,
+    max_turns: int,
+    max_age: float,
+    without: tuple[str, ...],
+) -> None:
+    """Also where turns are out of reach: then without the edges from them."""
+    model = make_model(replace(CONFIG, widths=widths, window=window, layers=layers, without=without))
+    dialogue = RollingDialogue(model, ABOUT, max_turns=max_turns, max_age=max_age)
+    ghosts = min(window, max_turns - 1, LONGEST_CONTEXT)
+    talk: list[Features] = []
+    clock = 0.0
+    with pytest.MonkeyPatch.context() as monkeypatch, edges_in_reach(max_turns - 1, max_age):
+        steps = record_lines(dialogue, monkeypatch)
+        for i, (modalities, speaker, silence) in enumerate(turns):
+            clock += 2.0 + silence / 4
+            talk.append(say(i, start=clock, modalities=modalities, speaker=speaker))
+            estimate = dialogue.add(talk[-1])
+            if perceived(model, talk[-1:]):
+                check_lines(steps[-1], model, talk, ghosts)
+                assert np.array_equal(estimate.probabilities, steps[-1][0])
+
+
+def test_a_preview_changes_nothing_and_is_not_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    previewed, plain = make_dialogue(), make_dialogue()
+    steps = record_lines(previewed, monkeypatch)
+    for i in range(12):
+        for features in (say(100 + i, start=3.0 * i), say(i, modalities="T"), say(i)):
+            estimate = previewed.preview(features)
+        count = len(steps)
+        added = previewed.add(say(i))
+        assert len(steps) == count
+        assert replace(added, duration=0.0) == replace(estimate, duration=0.0)
+        expected = plain.add(say(i))
+        np.testing.assert_array_equal(added.probabilities, expected.probabilities)
+        np.testing.assert_array_equal(added.contributions, expected.contributions)
+        assert (added.turn, added.context, added.dialogue_id) == (i, expected.context, expected.dialogue_id)
+
+
+def test_a_preview_repeated_is_not_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    dialogue = make_dialogue()
+    steps = record_lines(dialogue, monkeypatch)
+    assert replace(dialogue.preview(say(0)), duration=0.0) == replace(dialogue.preview(say(0)), duration=0.0)
+    assert len(steps) == 1
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda dialogue: dialogue.reset(),
+        lambda dialogue: dialogue.add(say(7)),
+        lambda dialogue: dialogue.add(say(7, modalities="")),
+        lambda dialogue: dialogue.preview(say(7)),
+    ],
+)
+def test_a_preview_holds_until_something_happens(between: Callable[[RollingDialogue], object]) -> None:
+    previewed, plain = make_dialogue(), make_dialogue()
+    for dialogue in (previewed, plain):
+        dialogue.add(say(0))
+    previewed.preview(say(1))
+    for dialogue in (previewed, plain):
+        between(dialogue)
+    found, expected = previewed.add(say(1)), plain.add(say(1))
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+    assert (found.turn, found.context) == (expected.turn, expected.context)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(say(1), utterance_id="u9"),
+        replace(say(1), start=say(1).start + 1),
+        replace(say(1), end=say(1).end + 1),
+        replace(say(1), speaker_id="bob"),
+        say(1, modalities="TA"),
+        replace(say(1), audio_vector=say(2).audio_vector),
+        replace(say(1), audio_vector=np.full(WIDTHS[1], np.nan, np.float32)),
+    ],
+)
+def test_a_preview_of_something_else_is_not_taken(other: Features, monkeypatch: pytest.MonkeyPatch) -> None:
+    dialogue = make_dialogue()
+    steps = record_lines(dialogue, monkeypatch)
+    dialogue.preview(other)
+    assert same(dialogue.add(say(1)), make_dialogue().add(say(1)))
+    assert len(steps) == 2
+
+
+def test_a_preview_keeps_its_own_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    dialogue, features = make_dialogue(), say(0)
+    dialogue.preview(features)
+    assert features.text_vector is not None
+    features.text_vector[:] = 0.5
+    assert same(dialogue.add(features), make_dialogue().add(features))
+    assert not same(dialogue.add(say(1)), make_dialogue().add(say(1)))
+
+
+def test_a_preview_after_a_pause_is_of_a_new_dialogue() -> None:
+    dialogue = make_dialogue(pause=10.0)
+    first = dialogue.add(say(0, start=0.0))
+    after_pause = dialogue.preview(say(1, start=30.0))
+    assert after_pause.turn == 0
+    assert after_pause.dialogue_id != first.dialogue_id
+    second = dialogue.add(say(2, start=3.0))
+    assert (second.turn, second.dialogue_id) == (1, first.dialogue_id)
+
+
+def test_previews_forget_no_speaker() -> None:
+    previewed, plain = make_dialogue(), make_dialogue()
+    for i in range(MOST_SPEAKERS):
+        for dialogue in (previewed, plain):
+            dialogue.add(say(i, speaker=f"p{i}"))
+    for i in range(5):
+        previewed.preview(say(90 + i, start=50.0, speaker=f"new {i}"))
+    for number, name in enumerate(["p0", "p1", "new", "p3"], start=20):
+        a, b = previewed.add(say(number, speaker=name)), plain.add(say(number, speaker=name))
+        np.testing.assert_array_equal(a.probabilities, b.probabilities)
+
+
+def test_a_preview_is_quiet_and_refuses_what_an_add_refuses(caplog: pytest.LogCaptureFixture) -> None:
+    dialogue = make_dialogue()
+    broken = replace(say(0), audio_vector=np.full(WIDTHS[1], np.nan, np.float32))
+    with caplog.at_level(logging.WARNING):
+        dialogue.preview(broken)
+        assert not caplog.records
+        dialogue.add(broken)
+    assert len(caplog.records) == 1
+    with pytest.raises(ValueError, match="from the encoder 't-2'"):
+        dialogue.preview(replace(say(1), text_encoder="t-2"))
+
+
+def test_many_dialogues_in_one_step_are_as_one_after_the_other() -> None:
+    model = make_model()
+    together = [RollingDialogue(model, ABOUT, max_age=age) for age in (5.0, 600.0, 600.0, 600.0)]
+    alone = [RollingDialogue(model, ABOUT, max_age=age) for age in (5.0, 600.0, 600.0, 600.0)]
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        talk = [
+            say(
+                int(rng.integers(10_000)),
+                start=4.0 * i * (70.0 if i == 8 and n == 2 else 1.0),
+                modalities=str(rng.choice(["", "T", "AV", "TAV", "TAV"])),
+                speaker=str(rng.choice(["", "ann", "bob", "cy"])),
+            )
+            for n in range(4)
+        ]
+        if i % 3 == 0:
+            together[1].preview(talk[1])
+        for one, found, spoken in zip(alone, add_all(together, talk), talk, strict=True):
+            expected = one.add(spoken)
+            np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+            np.testing.assert_allclose(found.contributions, expected.contributions, atol=5e-3)
+            assert dict(found.context) == pytest.approx(dict(expected.context), abs=5e-3)
+            assert (found.turn, found.dialogue_id) == (expected.turn, expected.dialogue_id)
+            assert found.duration > 0.0
+    sizes = [[tensor.untyped_storage().nbytes() for tensor in one._course.state] for one in together]
+    assert sizes[0] == sizes[1] == [tensor.nbytes for tensor in alone[0]._course.state]
+
+
+def test_many_dialogues_with_a_bad_utterance_stay_as_they_are() -> None:
+    model = make_model()
+    first, second = RollingDialogue(model, ABOUT), RollingDialogue(model, ABOUT)
+    add_all([first, second], [say(0), say(10)])
+    with pytest.raises(ValueError, match="from the encoder 't-2'"):
+        add_all([first, second], [say(1), replace(say(11), text_encoder="t-2")])
+    undisturbed = RollingDialogue(model, ABOUT)
+    undisturbed.add(say(0))
+    assert same(first.add(say(1)), undisturbed.add(say(1)))
+
+
+def test_dialogues_that_do_not_fit_together_are_refused() -> None:
+    model = make_model()
+    first, second = RollingDialogue(model, ABOUT), RollingDialogue(model, ABOUT, max_turns=2)
+    with pytest.raises(ValueError, match="1 utterances are given for 2 dialogues"):
+        add_all([first, second], [say(0)])
+    with pytest.raises(ValueError, match="named twice"):
+        add_all([first, first], [say(0), say(1)])
+    with pytest.raises(ValueError, match="different networks or limits"):
+        add_all([first, second], [say(0), say(1)])
+    with pytest.raises(ValueError, match="different networks or limits"):
+        add_all([first, make_dialogue()], [say(0), say(1)])
+    assert first.add(say(0)).turn == 0
+    assert add_all([], []) == []
+
+
+def test_a_step_with_its_lines_is_one_graph() -> None:
+    """So that it can be captured."""
+    dialogue, compiled = make_dialogue(), make_dialogue()
+    compiled._step = torch.compile(compiled._lines, backend="eager", fullgraph=True)
+    for i in range(3):
+        expected, found = dialogue.add(say(i)), compiled.add(say(i))
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)
+        assert [name for name, _ in found.context] == [name for name, _ in expected.context]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_the_captured_step_gives_what_the_processor_gives() -> None:
+    model = make_model()
+    on_gpu, on_cpu = RollingDialogue(make_model(), ABOUT, device="cuda"), RollingDialogue(model, ABOUT)
+    on_gpu.warm_up()
+    assert isinstance(on_gpu._step, CapturedStep)
+    for i in range(12):
+        found, expected = on_gpu.add(say(i)), on_cpu.add(say(i))
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
 
 
 def test_the_memory_holds_over_a_long_talk() -> None:
@@ -224,12 +515,15 @@ def test_a_short_window_keeps_less() -> None:
 
 def test_what_is_kept_is_bounded() -> None:
     dialogue = make_dialogue(max_turns=1000)
-    for i in range(60):
-        dialogue.add(say(i, speaker=f"p{i}"))
-    assert len(dialogue._turns) == CONFIG.reach + 2
-    assert len(dialogue._speakers) == MOST_SPEAKERS
-    assert dialogue._past is not None
-    assert dialogue._past.speakers.shape == (1, MOST_SPEAKERS, CONFIG.hidden)
+    sizes = []
+    for i in range(2000):
+        dialogue.add(say(i, speaker=f"p{i % 60}"))
+        sizes.append([tensor.untyped_storage().nbytes() for tensor in dialogue._course.state])
+    assert sizes[-1] == sizes[10]
+    assert len(dialogue._course.turns) == CONFIG.window
+    assert len(dialogue._course.speakers) == MOST_SPEAKERS
+    assert dialogue._course.state.speakers.shape == (1 + CONFIG.window, MOST_SPEAKERS, CONFIG.hidden)
+    assert dialogue._course.state.sent.shape[:2] == (1 + CONFIG.window, CONFIG.window)
 
 
 def test_one_turn_is_a_window_too() -> None:

@@ -44,9 +44,20 @@ class Observer(Node):
         types = (msg.AudioChunk, msg.Utterance, msg.Transcript, msg.UtteranceFeatures, msg.Emotion, msg.LabelTable)
         for (topic, seen), kind in zip(self.seen.items(), types, strict=True):
             qos = {"audio": QOS_AUDIO_IN, "emotion/labels": QOS_LATCHED}.get(topic, QOS_RESULT)
-            self.create_subscription(kind, topic, seen.append, qos)
+            self.create_subscription(kind, topic, self.hear if topic == "emotion" else seen.append, qos)
+        self.seen["provisional"] = []
+        self.over = set()
         self.diagnostics = {}
         self.create_subscription(DiagnosticArray, "/diagnostics", self.diagnose, QoSProfile(depth=10))
+
+    def hear(self, message):
+        """One final message an utterance, and what is provisional before it."""
+        assert message.utterance_id not in self.over
+        if message.status == msg.Emotion.PROVISIONAL:
+            self.seen["provisional"].append(message)
+        else:
+            self.over.add(message.utterance_id)
+            self.seen["emotion"].append(message)
 
     def diagnose(self, message):
         for status in message.status:
@@ -123,6 +134,18 @@ def test_the_dialogue_in_real_time(face_picture):
         length = len(first.samples) / first.sample_rate * 1e9
         assert 0 <= from_time(utterance.samples_start) - from_time(first.header.stamp) <= length
         assert from_time(last.header.stamp) > from_time(utterance.header.stamp) - length
+
+    # While someone speaks: voice and face every half second, in the same turn of the dialogue as the answer.
+    for message in emotions:
+        before = [other for other in seen["provisional"] if other.utterance_id == message.utterance_id]
+        lengths = np.array([other.stream_end - other.stream_start for other in before])
+        assert len(before) >= int((message.stream_end - message.stream_start) / 0.5) - 1
+        assert np.all(np.abs(np.diff(lengths) / 0.5 - np.round(np.diff(lengths) / 0.5)) < 0.1)
+        for other in before:
+            assert (other.turn, other.dialogue_id) == (message.turn, message.dialogue_id)
+            assert other.modalities == Modality.AUDIO | Modality.VISION
+            assert other.text == ""
+            assert other.stream_end <= message.stream_end + 0.15
 
     said = seen["diagnostics"]
     assert set(said) == {*CORE, "media", "camera"}
@@ -261,6 +284,30 @@ def test_topics_of_another_driver_on_sim_time():
         durations = dict(zip(message.stages, message.durations, strict=True))
         # Counted on /clock, which stands near 100 s and runs about fifteen times as fast as the wall.
         assert 0.45 <= durations["endpoint"] <= durations["total"] < 60.0
+
+
+def test_what_is_done_ahead_changes_nothing():
+    """The same sound with and without work inside the pause and estimates before it."""
+    seen = {}
+    for ahead in (False, True):
+        utterance = {"speculate": ahead, "provisional_interval": 0.5 if ahead else 0.0}
+        seen[ahead] = drive({"transcriber": {"model": WHISPER}, "utterance": utterance}, dialogue_chunks(6))
+    assert [message.text for message in seen[True]["emotion"]] == [turn["text"] for turn in SCRIPT[:6]]
+    for topic in ("utterance", "transcript", "features", "emotion"):
+        assert len(seen[True][topic]) == len(seen[False][topic]) == 6
+    for ahead, plain in zip(seen[True]["emotion"], seen[False]["emotion"], strict=True):
+        assert (ahead.text, ahead.label, ahead.status, ahead.turn) == (
+            plain.text,
+            plain.label,
+            plain.status,
+            plain.turn,
+        )
+        np.testing.assert_allclose(ahead.probabilities, plain.probabilities, atol=1e-5)
+        np.testing.assert_allclose(ahead.contributions, plain.contributions, atol=1e-3)
+    assert seen[False]["provisional"] == []
+    assert {message.utterance_id for message in seen[True]["provisional"]} <= {
+        message.utterance_id for message in seen[True]["emotion"]
+    }
 
 
 def test_the_robot_does_not_listen_to_itself():

@@ -60,7 +60,7 @@ def test_items_are_worked_on_in_order_on_another_thread(make, gate):
     gate.open.set()
     worker, errors = make(size=100)
     assert all(worker.put(number) for number in range(100))
-    until(lambda: not worker.busy)
+    until(lambda: len(gate.done) == 100)
     assert gate.done == list(range(100))
     assert errors == []
 
@@ -75,44 +75,8 @@ def test_a_full_queue(make, gate, latest_wins, done):
     assert [worker.put(number) for number in (1, 2, 3, 4)] == [True, True, False, False]
     assert (worker.waiting, worker.dropped) == (2, 2)
     gate.open.set()
-    until(lambda: not worker.busy)
-    assert gate.done == done
-
-
-def test_it_is_busy_from_the_first_item_to_the_end_of_the_last(make, gate):
-    worker, _ = make()
-    assert not worker.busy
-    worker.put(0)
-    assert worker.busy
-    gate.begun.wait(5.0)
+    until(lambda: gate.done == done)
     assert worker.waiting == 0
-    assert worker.busy
-    gate.open.set()
-    until(lambda: gate.done == [0])
-    until(lambda: not worker.busy)
-
-
-def test_it_is_busy_also_between_taking_an_item_and_working_on_it(make, gate):
-    gate.open.set()
-    worker, _ = make()
-    get, taken, go_on = worker._queue.get, threading.Event(), threading.Event()
-
-    def get_slowly():
-        item = get()
-        taken.set()
-        go_on.wait(5.0)
-        return item
-
-    worker._queue.get = get_slowly
-    worker.put(0)  # the thread already waits in the old get
-    until(lambda: gate.done == [0])
-    worker.put(1)
-    taken.wait(5.0)
-    assert worker.waiting == 0
-    assert worker.busy
-    go_on.set()
-    until(lambda: not worker.busy)
-    assert gate.done == [0, 1]
 
 
 def test_an_error_is_reported_and_the_next_item_is_worked_on(make, gate):
@@ -120,8 +84,7 @@ def test_an_error_is_reported_and_the_next_item_is_worked_on(make, gate):
     worker, errors = make(size=10)
     for item in ("a", "bad", "b"):
         worker.put(item)
-    until(lambda: not worker.busy)
-    assert gate.done == ["a", "bad", "b"]
+    until(lambda: gate.done == ["a", "bad", "b"])
     assert [str(error) for error in errors] == ["bad item"]
 
 
@@ -161,6 +124,25 @@ def test_what_is_to_be_prepared_is_prepared_once_on_the_thread(make, gate):
     assert where == ["w"]
 
 
+def test_what_is_due_is_done_unless_an_item_comes_before():
+    events, due = [], [None]
+
+    def on_due():
+        events.append(time.monotonic() - due[0])
+        due[0] = None
+
+    worker = Worker("w", events.append, 3, print, due=lambda: due[0], on_due=on_due)
+    due[0] = time.monotonic() + 0.1
+    worker.put("wakes the thread up, which then sees when something is due")
+    until(lambda: len(events) == 2)
+    assert events[1] >= 0.0
+    due[0] = time.monotonic() + 3600.0
+    worker.put("first")
+    worker.put("second")
+    until(lambda: events[2:] == ["first", "second"])
+    worker.stop()
+
+
 def test_nothing_is_lost_or_doubled_when_many_put():
     done = []
     worker = Worker("w", done.append, 5, lambda error: None, latest_wins=True)
@@ -174,7 +156,7 @@ def test_nothing_is_lost_or_doubled_when_many_put():
         thread.start()
     for thread in threads:
         thread.join()
-    until(lambda: not worker.busy)
+    until(lambda: len(done) + worker.dropped >= 1200)
     worker.stop()
     assert len(set(done)) == len(done)
     assert len(done) + worker.dropped >= 1200

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import synctva_ros.demo
 from synctva_ros.sources.media import MediaFile
-from synctva_ros.speech.endpointer import FRAME_SECONDS, Endpointer, EndpointerConfig
+from synctva_ros.speech.endpointer import FRAME_SECONDS, TAIL, Endpointer, EndpointerConfig
 from synctva_ros.speech.stream import SAMPLE_RATE
 from synctva_ros.types import NANOSECONDS, AudioChunk, EndedBy
 
@@ -162,7 +162,7 @@ def test_pre_roll_and_tail_are_there_and_speech_is_between_them():
         before = (utterance.start - utterance.samples_start) / NANOSECONDS
         assert before == pytest.approx(0.2, abs=0.02)
         length = utterance.stream_end - utterance.stream_start
-        assert len(utterance.samples) / SAMPLE_RATE == pytest.approx(before + length + 0.4, abs=0.05)
+        assert len(utterance.samples) / SAMPLE_RATE == pytest.approx(before + length + TAIL * FRAME_SECONDS, abs=0.02)
         first = at(utterance.stream_start - before)
         np.testing.assert_array_equal(utterance.samples, demo()[first : first + len(utterance.samples)])
         np.testing.assert_array_equal(utterance.speech, demo()[at(utterance.stream_start) : at(utterance.stream_end)])
@@ -428,3 +428,116 @@ def test_a_day_of_silence_takes_no_memory():
         if n % 300 == 299:
             sizes.append((len(endpointer._frames), len(endpointer._noise), len(endpointer._stream._begins)))
     assert sizes[-1] == sizes[-2]
+
+
+# --- what is given out before an utterance is over
+
+
+def follow(items, **config):
+    """What is given out over time: partial utterances and those that are over, in order."""
+    events = []
+    endpointer = Endpointer(EndpointerConfig(**config), on_partial=lambda found: events.append((False, found)))
+    for item in items:
+        events += [(True, found) for found in endpointer.push(item)]
+    return events
+
+
+def assert_same_sound(one, other):
+    assert one.is_same_sound(other)
+    assert (one.stream_start, one.stream_end, one.rms) == (other.stream_start, other.stream_end, other.rms)
+    np.testing.assert_array_equal(one.samples, other.samples)
+
+
+def test_what_a_pause_is_taken_for_is_known_long_before_it_is_over():
+    events = follow(chunks(demo()), provisional_interval=0.0)
+    assert [is_over for is_over, _ in events] == [False, True] * len(TURNS)
+    for (_, ahead), (_, final) in zip(events[::2], events[1::2], strict=True):
+        assert ahead.ended_by is EndedBy.PAUSE
+        assert_same_sound(ahead, final)
+    # Given out with the chunk that brings the last 0.15 s of silence that go along with it.
+    heard = []
+    endpointer = Endpointer(on_partial=lambda found: heard.append(found.ended_by))
+    for item in chunks(demo()[: at(TURNS[0]["end"] + 0.19)], size=160, end=False):
+        endpointer.push(item)
+    assert heard[-1] is EndedBy.PAUSE
+    assert endpointer.speaking
+
+
+def test_the_hang_over_counts_from_the_end_of_speech():
+    for hangover in (0.3, 0.5, 1.0):
+        endpointer, found = Endpointer(EndpointerConfig(hangover=hangover)), None
+        for item in chunks(demo(), size=160):
+            if found := endpointer.push(item):
+                passed = (item.stamp - found[0].end) / NANOSECONDS + 0.01
+                assert passed == pytest.approx(hangover, abs=0.021)
+                break
+        assert found
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 11), st.floats(0.05, 0.9)), min_size=1, max_size=4),
+    st.sampled_from([0.0, 0.2, 0.5]),
+    st.booleans(),
+)
+def test_partial_utterances_change_nothing_and_are_followed_by_one_that_is_over(said, interval, speculate):
+    """Turns of the dialogue with pauses around the hang-over between them."""
+    pieces = [silence(0.5)]
+    for number, pause in said:
+        pieces += [turn(number, margin=0.0), silence(pause)]
+    samples = np.concatenate([*pieces, silence(0.3)])
+    events = follow(chunks(samples), provisional_interval=interval, speculate=speculate)
+    finals = [found for is_over, found in events if is_over]
+    plain = find(chunks(samples))
+    assert [final.utterance_id for final in finals] == [other.utterance_id for other in plain]
+    for final, other in zip(finals, plain, strict=True):
+        assert_same_sound(final, other)
+        assert final.ended_by is other.ended_by
+    over = []
+    for is_over, found in events:
+        assert found.utterance_id not in over  # nothing comes after it
+        if is_over:
+            over.append(found.utterance_id)
+        else:
+            assert (found.ended_by is EndedBy.SPEAKING) <= (interval > 0)
+            assert (found.ended_by is EndedBy.PAUSE) <= speculate
+    assert {found.utterance_id for _, found in events} == set(over)
+    if speculate:
+        for final in finals:
+            if final.ended_by is EndedBy.PAUSE:
+                ahead = [found for is_over, found in events if not is_over and found.utterance_id == final.utterance_id]
+                assert_same_sound(ahead[-1], final)
+
+
+def test_who_goes_on_after_a_short_pause_makes_one_utterance_under_one_id():
+    samples = np.concatenate([silence(0.5), turn(0, 0.0), silence(0.3), turn(1, 0.0), silence(0.8)])
+    events = follow(chunks(samples), provisional_interval=0.0)
+    assert [(is_over, found.ended_by) for is_over, found in events] == [
+        (False, EndedBy.PAUSE),
+        (False, EndedBy.PAUSE),
+        (True, EndedBy.PAUSE),
+    ]
+    first, second, final = (found for _, found in events)
+    assert first.utterance_id == second.utterance_id == final.utterance_id
+    assert first.end < second.end == final.end
+    assert first.start == second.start
+
+
+def test_while_someone_speaks_what_was_said_so_far_comes_at_the_rate_that_was_asked_for():
+    samples = np.concatenate([silence(1.0), turn(5, 0.0), silence(0.5)])  # 2.7 s of speech
+    so_far = [
+        found
+        for is_over, found in follow(chunks(samples), provisional_interval=0.5)
+        if found.ended_by is EndedBy.SPEAKING
+    ]
+    lengths = [found.stream_end - found.stream_start for found in so_far]
+    np.testing.assert_allclose(lengths, 0.5 * np.arange(1, len(lengths) + 1), atol=0.1)
+    assert len(lengths) == 5
+    for found in so_far:
+        assert found.stream_end == pytest.approx((found.end - T0) / NANOSECONDS, abs=1e-3)
+        np.testing.assert_array_equal(found.samples[-160:], samples[at(found.stream_end) - 160 : at(found.stream_end)])
+
+
+def test_a_sound_that_is_too_short_for_an_utterance_is_not_given_out_before_either():
+    burst = np.concatenate([silence(0.5), turn(0, 0.0)[: at(0.15)], silence(1.0)])
+    assert follow(chunks(burst), provisional_interval=0.05) == []

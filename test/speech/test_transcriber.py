@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import synctva_ros
+from synctva_ros.sources.media import MediaFile
+from synctva_ros.speech.endpointer import Endpointer, EndpointerConfig
 from synctva_ros.speech.transcriber import COMPUTE_TYPES, MODEL_FILES, Transcriber, TranscriberConfig, choose_compute
 from synctva_ros.types import EndedBy, TranscriptStatus, Utterance
 
@@ -343,3 +348,37 @@ def test_the_whole_utterance_is_recognised_in_the_language_that_is_set(stub, mon
     assert samples is spoken.samples
     assert options["language"] == asked
     assert options["beam_size"] == 3
+
+
+# --- what is transcribed inside the pause, by the closed-set model that comes with the package
+
+DATA = Path(os.environ.get("SYNCTVA_DATA", Path(__file__).parents[3] / "shared/data"))
+PACKAGE = Path(synctva_ros.__file__).parent
+
+
+@pytest.mark.parametrize("speech", ["demo", "real"])
+def test_words_of_what_a_pause_is_taken_for_are_those_of_the_utterance(speech):
+    files = [PACKAGE / "demo/dialogue.flac"]
+    if speech == "real":
+        files = sorted(DATA.glob("speech_text/*.wav")) + sorted(DATA.glob("dialogue/pyannote_sample/*.wav"))
+        if not files:
+            pytest.skip(f"there is no real speech in {DATA} (SYNCTVA_DATA)")
+    transcriber = Transcriber(
+        TranscriberConfig(model=str(PACKAGE / "weights/whisper_demo"), logprob_threshold=-10.0), print, print
+    )
+    compared = 0
+    for file in files:
+        partial, finals = [], []
+        hasty = Endpointer(EndpointerConfig(hangover=0.3, provisional_interval=0.0), on_partial=partial.append)
+        patient = Endpointer(EndpointerConfig(hangover=0.3, speculate=False, provisional_interval=0.0))
+        for chunk in MediaFile(file, video_rate=0.0).play(0):
+            hasty.push(chunk)
+            finals += patient.push(chunk)
+        ahead = {found.end: found for found in partial}
+        for final in finals:
+            if final.ended_by == EndedBy.PAUSE:
+                one, other = transcriber.transcribe(ahead[final.end]), transcriber.transcribe(final)
+                assert (one.text, one.status) == (other.text, other.status)
+                np.testing.assert_array_equal(one.average_logprob, other.average_logprob)
+                compared += 1
+    assert compared >= (12 if speech == "demo" else 3)

@@ -81,7 +81,7 @@ def live(path: Path) -> Features:
     text: Any = SimpleNamespace(name="none")  # no words, so it is not asked
     extractor = FeatureExtractor(text, AudioEncoder(), FaceEncoder())
     seen, observations = track.between(0, end)
-    return extractor.features(utterance, extractor.voice(utterance), None, seen, observations, 0.0)
+    return extractor.features(utterance, extractor.voice(utterance), extractor.look(seen, observations), None, 0.0)
 
 
 @pytest.fixture(scope="module")
