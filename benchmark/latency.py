@@ -1,6 +1,6 @@
 """How long a person waits: from the true end of speech to the FINAL message on /emotion.
 
-    python benchmark/latency.py [--repeats 5] [--whisper demo tiny.en] [--processes one each] [--json FILE]
+    python benchmark/latency.py [--repeats 5] [--whisper demo tiny.en] [--processes one each] [--camera] [--json FILE]
 
 The demo's dialogue, whose ends of speech are known to the sample, is played in real time through the running nodes over
 DDS, each time from a fresh start, with and without work inside the pause (``utterance.speculate``). What arrives is
@@ -22,8 +22,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
-from running import Observer, Value, in_a_process_each, in_one_process
+from encoders import picture
+from running import Observer, Settings, in_a_process_each, in_one_process
 from spoken import Speech, Turn, spoken
 
 from synctva_ros.cli import DEMO_WHISPER
@@ -145,22 +147,28 @@ def summary(whisper: str, processes: str, speculate: bool, given: list[Answer | 
 
 
 def play(
-    listener: Listener, file: Path, speech: Speech, model: str, processes: str, speculate: bool, camera: bool
+    listener: Listener, file: Path, speech: Speech, model: str, processes: str, speculate: bool, face: Path | None
 ) -> tuple[list[Answer | None], int]:
-    """Play the speech to freshly started nodes; return the answers, and how many provisional ones there were."""
-    settings: dict[str, dict[str, Value]] = {
+    """Play the speech to freshly started nodes, with a camera that shows a face or without.
+
+    Returns:
+        The answers, and how many provisional ones there were.
+    """
+    settings: Settings = {
         "transcriber": {"model": model},
-        "features": {"vision": camera},
+        "features": {"vision": face is not None},
+        "camera": {"device": str(face)},
         "utterance": {"speculate": speculate},
         "media": {"file": str(file)},
     }
+    nodes = NODES if face is None else [*NODES[:-1], "camera", "media"]
     listener.final.clear()
     listener.provisional = 0
     with ExitStack() as stack:
         if processes == "one":
-            in_one_process(stack, NODES, settings)
+            in_one_process(stack, nodes, settings)
         else:
-            in_a_process_each(stack, listener, NODES, settings)
+            in_a_process_each(stack, listener, nodes, settings)
         deadline = time.monotonic() + speech.seconds + 60.0
         while len(listener.final) < len(speech.turns) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -187,6 +195,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="of the dialogue of 12 turns (default: 5)")
     parser.add_argument("--whisper", nargs="+", choices=("demo", "tiny.en"), default=["demo", "tiny.en"])
     parser.add_argument("--processes", nargs="+", choices=("one", "each"), default=["one", "each"])
+    parser.add_argument("--camera", action="store_true", help="also show a face, 10 pictures a second")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
     arguments = parser.parse_args()
     listener = Listener()
@@ -198,6 +207,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "speech.wav"
         speech.write_wav(file)
+        face = None
+        if arguments.camera:
+            face = Path(folder) / "face.png"
+            cv2.imwrite(str(face), picture())
         for whisper in arguments.whisper:
             model = str(DEMO_WHISPER)
             if whisper == "tiny.en":
@@ -208,9 +221,7 @@ def main() -> None:
             for processes in arguments.processes:
                 given = {}
                 for speculate in (False, True):
-                    given[speculate], provisional = play(
-                        listener, file, speech, model, processes, speculate, camera=False
-                    )
+                    given[speculate], provisional = play(listener, file, speech, model, processes, speculate, face)
                     rows.append(summary(whisper, processes, speculate, given[speculate], provisional))
                     show(rows[-1])
                 plain, ahead = rows[-2:]

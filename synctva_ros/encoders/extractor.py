@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from synctva_ros.encoders.audio import AudioEncoder
-from synctva_ros.encoders.face import CROP_SIZE, FaceEncoder, FaceObservation, readable, speaker_face
+from synctva_ros.encoders.face import CROP_SIZE, MAX_FRAMES, FaceEncoder, FaceObservation, readable, speaker_face
 from synctva_ros.encoders.text import TextEncoder
 from synctva_ros.types import Features, FloatArray, Transcript, Utterance
 
@@ -55,9 +55,10 @@ class FeatureExtractor:
 
         if self.text is not None:
             self.text.encode(["warm up"])
-        self.audio.encode(np.zeros(16_000, np.float32), 16_000)
+        # Not silence, which the encoder answers without its network.
+        self.audio.encode(np.random.default_rng(0).normal(0.0, 0.1, 48_000).astype(np.float32), 16_000)
         if self.face is not None:
-            self.face.encode_crop(np.zeros((CROP_SIZE, CROP_SIZE), np.uint8))
+            self.face.encode_crops([np.zeros((CROP_SIZE, CROP_SIZE), np.uint8)] * MAX_FRAMES)
 
     def voice(self, utterance: Utterance) -> Voice:
         """Encode the sound from start to end of speech."""

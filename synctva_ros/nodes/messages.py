@@ -62,9 +62,10 @@ def header(stamp: int, frame_id: str = "") -> Header:
 
 def floats(values: FloatArray | None) -> array.array[float]:
     """Return a vector as what rclpy takes without looking at each element (25 times faster than a list)."""
-    if values is None:
-        return array.array("f")
-    return array.array("f", np.ascontiguousarray(values, np.float32).tobytes())
+    taken = array.array("f")
+    if values is not None:
+        taken.frombytes(np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint8).data)  # the only copy
+    return taken
 
 
 def vector(values: Any) -> FloatArray:

@@ -501,6 +501,17 @@ def test_a_window_longer_than_there_are_speakers_remembers_all_in_it() -> None:
     check(estimate, model, talk)
 
 
+def test_a_new_speaker_is_never_taken_for_the_forgotten_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even in the lines that reach one turn further back, because another was left out."""
+    model = make_model(replace(CONFIG, window=20))
+    dialogue = RollingDialogue(model, ABOUT, max_turns=40)
+    steps = record_lines(dialogue, monkeypatch)
+    talk = [say(i, speaker=f"p{i}") for i in range(26)]
+    for features in talk:
+        dialogue.add(features)
+    check_lines(steps[-1], model, talk, LONGEST_CONTEXT)
+
+
 def test_a_short_window_keeps_less() -> None:
     """The graphs then see what is in the window, the memory all."""
     model, dialogue = make_model(), make_dialogue(max_turns=2)
@@ -558,6 +569,13 @@ def test_a_long_silence_starts_a_new_dialogue() -> None:
     assert third.dialogue_id != first.dialogue_id
     assert third.turn == 0
     assert same(third, make_dialogue().add(say(2, start=24.0)))
+
+
+def test_a_silence_begins_when_all_have_ended() -> None:
+    dialogue = make_dialogue(pause=10.0)
+    first = dialogue.add(replace(say(0, start=0.0), end=20 * NANOSECONDS))
+    dialogue.add(say(1, start=12.0))
+    assert dialogue.add(say(2, start=29.0)).dialogue_id == first.dialogue_id
 
 
 def test_utterances_out_of_order_are_taken_as_they_come() -> None:
