@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from synctva_ros.defaults import UNCERTAIN_BELOW
+
 BAR = 28  # characters of a bar for probability 1
 FILE = 36  # characters of a file's name
 COLOURS = {
@@ -63,8 +65,11 @@ def provisional_line(emotion: dict[str, Any]) -> Text:
     seconds = emotion["stream_end"] - emotion["stream_start"]
     return Text.assemble(
         (f"  speaking for {seconds:.1f} s  ", "dim"),
-        (f"{emotion['label']} ", COLOURS.get(emotion["label"], "white")),
-        f"{emotion['confidence']:.0%}  ",
+        (
+            emotion["label"] + ("?" if emotion["confidence"] < UNCERTAIN_BELOW else ""),
+            COLOURS.get(emotion["label"], "white"),
+        ),
+        f" {emotion['confidence']:.0%}  ",
         (_grounds(emotion), "dim"),
     )
 

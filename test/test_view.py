@@ -50,9 +50,11 @@ def test_all_that_a_person_wants_to_know_is_there():
 
 def test_who_is_still_speaking_has_one_short_line():
     console = Console(file=StringIO(), width=100, highlight=False)
-    console.print(provisional_line(emotion(status="PROVISIONAL", text="", modalities=6, confidence=0.6)))
-    line = console.file.getvalue().strip()
-    assert line == "speaking for 1.8 s  joy 60%  voice 30%, face 20%"
+    for confidence in (0.6, 0.2):
+        console.print(provisional_line(emotion(status="PROVISIONAL", text="", modalities=6, confidence=confidence)))
+    sure, unsure = console.file.getvalue().splitlines()
+    assert sure.strip() == "speaking for 1.8 s  joy 60%  voice 30%, face 20%"
+    assert "joy? 20%" in unsure
 
 
 def test_there_is_a_bar_for_each_class_and_a_mark_at_the_chosen_one():

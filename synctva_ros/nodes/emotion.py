@@ -15,6 +15,9 @@ from synctva_ros.nodes.messages import emotion_to_msg, features_from_msg
 from synctva_ros.nodes.worker import Worker
 from synctva_ros.types import EndedBy, Estimate, Features, Status
 
+#: Who warns of what the node should say.
+LOGGERS = (logging.getLogger("synctva_ros.dialogue"), logging.getLogger("synctva_ros.network"))
+
 
 class _ToRos(logging.Handler):
     """Takes the core's warnings to the node's log."""
@@ -71,9 +74,10 @@ class EmotionNode(PerceptionNode):
             max_age=self.value("max_age"),
             pause=self.value("pause"),
         )
-        self._dialogue.warm_up()
         self._handler = _ToRos(self)
-        logging.getLogger("synctva_ros.dialogue").addHandler(self._handler)
+        for logger in LOGGERS:
+            logger.addHandler(self._handler)
+        self._dialogue.warm_up()
         self.inform(f"weights {self._dialogue.model_id!r} run on {self._device}, {self.value('threads')} thread(s)")
 
     def activate(self) -> None:
@@ -98,7 +102,8 @@ class EmotionNode(PerceptionNode):
     def cleanup(self) -> None:
         """Forget the dialogue and the network."""
         if self._handler is not None:
-            logging.getLogger("synctva_ros.dialogue").removeHandler(self._handler)
+            for logger in LOGGERS:
+                logger.removeHandler(self._handler)
             self._handler = None
         self._dialogue = None
 
