@@ -231,6 +231,15 @@ class PerceptionNode(LifecycleNode):
         """Go back to unconfigured."""
         return self.on_shutdown(state)
 
+    def destroy_node(self) -> None:
+        """Let go of the node, and of DDS at once.
+
+        rclpy forgets the lifecycle's state machine, which holds all of it until the garbage collector comes along, in
+        the middle of anything: Fast DDS then waits for its own threads, and they may wait for what was interrupted.
+        """
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     # --- details
 
     _active = False

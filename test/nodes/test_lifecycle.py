@@ -1,5 +1,6 @@
 """Every node goes through its life twice, and lets go of all that it took."""
 
+import gc
 import threading
 import time
 from pathlib import Path
@@ -79,6 +80,27 @@ def test_configure_activate_deactivate_cleanup_and_again(node_class, values):
         assert node.trigger_cleanup() == SUCCESS
         assert entities(node) == born
     node.destroy_node()
+
+
+def test_a_destroyed_node_leaves_no_dds_behind():
+    """Not even until the garbage collector runs: that may be in the middle of anything."""
+
+    def listening():
+        return sum("dds.udp" in task.read_text() for task in Path("/proc/self/task").glob("*/comm"))
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = listening()
+        node = build(UtteranceNode)
+        assert node.trigger_configure() == node.trigger_activate() == SUCCESS
+        assert listening() > before
+        node.shut_down()
+        node.destroy_node()
+        rclpy.try_shutdown()
+        assert listening() == before
+    finally:
+        gc.enable()
 
 
 def library_threads():
