@@ -164,11 +164,11 @@ class Listener(Observer):
 
         super().__init__()
         self.counts: Counter[str] = Counter()
-        for what, kind, topic in (("emotion", msg.Emotion, "emotion"), ("pictures", Header, "image/processed")):
-            self.node.create_subscription(kind, topic, self._count(what), QOS_RESULT)
+        self.node.create_subscription(msg.Emotion, "emotion", self._hear, QOS_RESULT)
+        self.node.create_subscription(Header, "image/processed", lambda _: self.counts.update(["pictures"]), QOS_RESULT)
 
-    def _count(self, what: str) -> Any:
-        return lambda message: self.counts.update([what])
+    def _hear(self, message: Any) -> None:
+        self.counts.update(["provisional" if message.status == message.PROVISIONAL else "emotion"])
 
 
 # --- measuring
