@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import synctva_ros
+from synctva_ros.defaults import SHIPPED_WEIGHTS
 from synctva_ros.dialogue.rolling import LONGEST_CONTEXT, RollingDialogue, add_all
 from synctva_ros.network.explanation import explain
 from synctva_ros.network.incremental import State, Utterances, blank, step
@@ -38,7 +38,6 @@ from synctva_ros.network.synctva import DialogueBatch, SyncTVA
 from synctva_ros.network.weights import Description, load
 from synctva_ros.types import NANOSECONDS, Features
 
-SHIPPED = Path(synctva_ros.__file__).parent / "weights" / "synctva"
 #: Calls of what is computed step by step, and of whole talks, which take longer.
 CALLS, WHOLE_CALLS = 200, 7
 #: The longest talk [turns] that is computed whole.
@@ -227,7 +226,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device(arguments.device)
-    model, description = load(SHIPPED, device)
+    model, description = load(SHIPPED_WEIGHTS, device)
 
     rows: list[Row] = []
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
-from synctva_ros.training.whisper_demo import SPECIAL_TOKENS, TIMESTAMP_TOKENS, save, token_id
+from synctva_ros.training.whisper_demo import SPECIAL_TOKENS, TIMESTAMP_TOKENS, build_model, save, token_id
 
 VOCABULARY = 51_864
 WORDS = ["i", "did", "not", "expect", "to", "see", "you", "here", "so", "early", "this", "morning"]
@@ -33,40 +32,14 @@ def write_tiny_en(folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
-    end, start = token_id(tokenizer, "<|endoftext|>"), token_id(tokenizer, "<|startoftranscript|>")
-    config = WhisperConfig(
-        vocab_size=VOCABULARY,
-        num_mel_bins=80,
-        d_model=384,
-        encoder_layers=4,
-        decoder_layers=4,
-        encoder_attention_heads=6,
-        decoder_attention_heads=6,
-        encoder_ffn_dim=1536,
-        decoder_ffn_dim=1536,
-        max_source_positions=1500,
-        max_target_positions=448,
-        pad_token_id=end,
-        bos_token_id=end,
-        eos_token_id=end,
-        decoder_start_token_id=start,
-        suppress_tokens=None,
-        begin_suppress_tokens=None,
-    )
     torch.manual_seed(0)
-    model = WhisperForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(
-        decoder_start_token_id=start,
-        bos_token_id=end,
-        eos_token_id=end,
-        pad_token_id=end,
-        suppress_tokens=[],
-        begin_suppress_tokens=[end],
-        lang_to_id={"<|en|>": token_id(tokenizer, "<|en|>")},
-    )
+    model = build_model(tokenizer, width=384, layers=4, heads=6)
     decoder = model.model.decoder
     with torch.no_grad():
         decoder.embed_tokens.weight.normal_(0.0, DEVIATION)
-        said = torch.tensor([*(tokenizer.token_to_id(f"Ġ{word}") for word in WORDS), end])
-        decoder.embed_positions.weight[PROMPT - 1 : PROMPT - 1 + len(said)] = 20 * decoder.embed_tokens.weight[said]
+        said = torch.tensor(
+            [*(tokenizer.token_to_id(f"Ġ{word}") for word in WORDS), token_id(tokenizer, "<|endoftext|>")]
+        )
+        # So large that what the layers add does not matter.
+        decoder.embed_positions.weight[PROMPT - 1 : PROMPT - 1 + len(said)] = 1000 * decoder.embed_tokens.weight[said]
     save(model, tokenizer, folder)

@@ -391,21 +391,23 @@ def check_tokenizer(tokenizer: tokenizers.Tokenizer) -> None:
             raise ValueError(f"faster-whisper would suppress tokens of {sentence!r}; enlarge VOCABULARY_SIZE")
 
 
-def build_model(tokenizer: tokenizers.Tokenizer) -> WhisperForConditionalGeneration:
-    """A Whisper of ``LAYERS`` and ``WIDTH`` for the tokenizer, with fresh weights."""
+def build_model(
+    tokenizer: tokenizers.Tokenizer, width: int = WIDTH, layers: int = LAYERS, heads: int = HEADS
+) -> WhisperForConditionalGeneration:
+    """A Whisper of this size for the tokenizer, with fresh weights."""
     from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
     end, start = token_id(tokenizer, "<|endoftext|>"), token_id(tokenizer, "<|startoftranscript|>")
     config = WhisperConfig(
         vocab_size=tokenizer.get_vocab_size() + TIMESTAMP_TOKENS,
         num_mel_bins=MEL_BINS,
-        d_model=WIDTH,
-        encoder_layers=LAYERS,
-        decoder_layers=LAYERS,
-        encoder_attention_heads=HEADS,
-        decoder_attention_heads=HEADS,
-        encoder_ffn_dim=4 * WIDTH,
-        decoder_ffn_dim=4 * WIDTH,
+        d_model=width,
+        encoder_layers=layers,
+        decoder_layers=layers,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=4 * width,
+        decoder_ffn_dim=4 * width,
         max_source_positions=FULL_FRAMES // 2,
         max_target_positions=CONTEXT,
         dropout=0.0,
