@@ -29,7 +29,7 @@ lint: .venv/.test
 	.venv/bin/mypy
 
 test-jazzy: .venv-jazzy/.test
-	.venv-jazzy/bin/pytest test/test_install.py test/nodes/test_graph.py
+	.venv-jazzy/bin/pytest test/test_install.py test/ros/test_graph.py
 
 .venv/.test .venv-jazzy/.test: EXTRAS = [train,test]
 .venv-jazzy/.test: export ROS_DISTRO = jazzy

@@ -27,7 +27,7 @@ from encoders import picture
 from running import SPAWN, Observer, OneProcess, Settings, in_a_process_each, in_one_process
 from spoken import spoken
 
-from synctva_ros.cli import DEMO_WHISPER
+from synctva_ros.apps.cli import DEMO_WHISPER
 
 NODES = ["emotion", "features", "transcriber", "utterance"]  # who listens first
 SETTINGS: Settings = {"transcriber": {"model": str(DEMO_WHISPER)}}
@@ -102,10 +102,10 @@ def drive(speech: bool, picture_rate: float) -> None:
     from sensor_msgs.msg import Image
 
     from synctva_ros import msg
-    from synctva_ros.nodes.base import QOS_AUDIO_OUT, QOS_IMAGE_OUT
-    from synctva_ros.nodes.messages import chunk_to_msg, image_to_msg, to_time
+    from synctva_ros.events import AudioChunk
+    from synctva_ros.ros.convert import chunk_to_msg, image_to_msg, to_time
+    from synctva_ros.ros.node import QOS_AUDIO_OUT, QOS_IMAGE_OUT
     from synctva_ros.sources import new_stream_id
-    from synctva_ros.types import AudioChunk
 
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # so that it ends when it is terminated
     node = Node("driver")
@@ -143,7 +143,7 @@ def listen() -> None:
     from rclpy.signals import SignalHandlerOptions
 
     from synctva_ros import msg
-    from synctva_ros.nodes.base import QOS_AUDIO_IN
+    from synctva_ros.ros.node import QOS_AUDIO_IN
 
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # so that it ends when it is terminated
     node = Node("baseline")
@@ -160,7 +160,7 @@ class Listener(Observer):
         from std_msgs.msg import Header
 
         from synctva_ros import msg
-        from synctva_ros.nodes.base import QOS_RESULT
+        from synctva_ros.ros.node import QOS_RESULT
 
         super().__init__()
         self.counts: Counter[str] = Counter()

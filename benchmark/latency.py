@@ -28,7 +28,7 @@ from encoders import picture
 from running import Observer, Settings, in_a_process_each, in_one_process
 from spoken import Speech, Turn, spoken
 
-from synctva_ros.cli import DEMO_WHISPER
+from synctva_ros.apps.cli import DEMO_WHISPER
 
 NODES = ["emotion", "features", "transcriber", "utterance", "media"]
 #: The default of the node ``utterance`` [s].
@@ -75,7 +75,7 @@ class Listener(Observer):
 
     def __init__(self) -> None:
         from synctva_ros import msg
-        from synctva_ros.nodes.base import QOS_RESULT
+        from synctva_ros.ros.node import QOS_RESULT
 
         super().__init__()
         self.final: list[tuple[int, Any]] = []
@@ -92,7 +92,7 @@ class Listener(Observer):
 
 def answers(heard: list[tuple[int, Any]], turns: list[Turn]) -> list[Answer | None]:
     """The answer to each turn, None where there was none."""
-    from synctva_ros.nodes.messages import from_time
+    from synctva_ros.ros.convert import from_time
 
     found: list[Answer | None] = []
     for turn in turns:

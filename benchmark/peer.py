@@ -41,7 +41,7 @@ import numpy as np
 from spoken import Speech, Turn, spoken
 
 from synctva_ros import __version__
-from synctva_ros.cli import DEMO_WHISPER
+from synctva_ros.apps.cli import DEMO_WHISPER
 
 #: Silence after which an utterance is over, here and (but for its defaults) there [s].
 PAUSE = 0.5
@@ -215,9 +215,9 @@ def ours(wav: Path) -> tuple[list[Result], list[Result]]:
     from rclpy.node import Node
 
     from synctva_ros import msg
-    from synctva_ros.nodes.base import QOS_RESULT
-    from synctva_ros.nodes.graph import Graph, GraphError
-    from synctva_ros.nodes.messages import from_time
+    from synctva_ros.ros.convert import from_time
+    from synctva_ros.ros.graph import Graph, GraphError
+    from synctva_ros.ros.node import QOS_RESULT
 
     # By the utterance's id: the message, and when it was in the callback on the clock of the stamps [ns].
     transcripts: dict[str, tuple[msg.Transcript, int]] = {}

@@ -31,12 +31,12 @@ import numpy as np
 import torch
 
 from synctva_ros.defaults import SHIPPED_WEIGHTS
-from synctva_ros.dialogue.rolling import LONGEST_CONTEXT, RollingDialogue, add_all
+from synctva_ros.events import NANOSECONDS, Features
 from synctva_ros.network.explanation import explain
 from synctva_ros.network.incremental import State, Utterances, blank, step
+from synctva_ros.network.rolling import LONGEST_CONTEXT, RollingDialogue, add_all
 from synctva_ros.network.synctva import DialogueBatch, SyncTVA
 from synctva_ros.network.weights import Description, load
-from synctva_ros.types import NANOSECONDS, Features
 
 #: Calls of what is computed step by step, and of whole talks, which take longer.
 CALLS, WHOLE_CALLS = 200, 7

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synctva_ros.cli import DEMO
+from synctva_ros.apps.cli import DEMO
+from synctva_ros.events import AudioChunk, FloatArray
 from synctva_ros.sources.media import MediaFile
-from synctva_ros.types import AudioChunk, FloatArray
 
 SAMPLE_RATE = 16_000
 #: Silence between two rounds of the dialogue, besides the dialogue's own before and after it [s].

@@ -51,7 +51,7 @@ def perception(context: LaunchContext) -> list[Any]:
         if not Path(given[name]).is_file():
             raise FileNotFoundError(f"{name}:={given[name]}: there is no such file")
     if given["whisper"] == "demo":
-        from synctva_ros.cli import DEMO_WHISPER
+        from synctva_ros.apps.cli import DEMO_WHISPER
 
         given["whisper"] = str(DEMO_WHISPER)
 

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from synctva_ros.encoders.detector_file import find_yunet
+from synctva_ros.apps.recognize import Recognizer
 from synctva_ros.encoders.face import HAAR
-from synctva_ros.recognition import Recognizer
+from synctva_ros.events import EMOTIONS
 from synctva_ros.training import bad_input
 from synctva_ros.training.bad_input import (
     ANY,
@@ -27,7 +27,7 @@ from synctva_ros.training.bad_input import (
     make_bad_input,
     verdict,
 )
-from synctva_ros.types import EMOTIONS
+from synctva_ros.vision.detector_file import find_yunet
 
 Answers = tuple[dict[str, list[dict[str, Any]]], list[str]]
 DATA = Path(os.environ.get("SYNCTVA_DATA", Path(__file__).parents[2] / "shared/data"))

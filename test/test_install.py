@@ -100,7 +100,7 @@ def test_share_holds_what_the_source_has(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", ["outside", "source"])
 def test_messages_are_found_from_any_folder(folder: str, tmp_path: Path) -> None:
-    code = "import synctva_ros.msg, synctva_ros.types; print(synctva_ros.__file__)"
+    code = "import synctva_ros.msg, synctva_ros.events; print(synctva_ros.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT if folder == "source" else tmp_path,

@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
-from synctva_ros.nodes.graph import NODES
+from synctva_ros.ros.graph import NODES
 
 ROOT = Path(__file__).parents[1]
 
 
 def declared(node):
-    node_class = getattr(importlib.import_module(f"synctva_ros.nodes.{node}"), NODES[node])
+    node_class = getattr(importlib.import_module(f"synctva_ros.ros.{node}"), NODES[node])
     return {param.name: param.default for param in node_class.PARAMETERS}
 
 

@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 import pytest
 
+from synctva_ros.apps.recognize import Recognizer
 from synctva_ros.defaults import SHIPPED_WEIGHTS, TEXT_ADAPTER
 from synctva_ros.demo.make_dialogue import write_flac
 from synctva_ros.encoders.audio import AudioEncoder
 from synctva_ros.encoders.face import FaceEncoder
 from synctva_ros.encoders.text import TextEncoder
-from synctva_ros.recognition import Recognizer
-from synctva_ros.types import EMOTIONS, Modality
+from synctva_ros.events import EMOTIONS, Modality
 
 WEIGHTS = SHIPPED_WEIGHTS.parent
 DEMO = WEIGHTS.parent / "demo"
@@ -217,7 +217,7 @@ def test_the_graph_says_what_recognize_says() -> None:
         expected = list(recognizer.recognize(CLIPS / name))
         options = ("run", "--media", str(CLIPS / name), "--fast", "--json", "--set", "transcriber.model=")
         done = subprocess.run(
-            [sys.executable, "-m", "synctva_ros.cli", *options], capture_output=True, text=True, check=False
+            [sys.executable, "-m", "synctva_ros.apps.cli", *options], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         published: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]

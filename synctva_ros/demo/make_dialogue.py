@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from synctva_ros.events import FloatArray
 from synctva_ros.training.speech_synthesis import SAMPLE_RATE, speech_bounds, synthesise
-from synctva_ros.types import FloatArray
 
 #: Held-out voices: the demo recogniser has not been trained on them.
 VOICES = {"anna": "en-us+f2", "ben": "en-us+m3"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from synctva_ros.encoders.extractor import Face, FeatureExtractor, Voice
 from synctva_ros.encoders.face import FaceObservation
-from synctva_ros.types import EndedBy, Features, Transcript, Utterance
+from synctva_ros.events import EndedBy, Features, Transcript, Utterance
 
 #: Utterances, and transcripts of those that have not come yet, that are remembered: topics may overtake each other.
 REMEMBERED = 64

@@ -11,7 +11,7 @@ from scipy import signal
 from synctva_ros.encoders.functionals import AcousticFunctionals
 from synctva_ros.encoders.voice_network import RATE, VoiceNetwork, VoiceNetworkConfig
 from synctva_ros.encoders.weights import EncoderWeightsError, load_encoder
-from synctva_ros.types import EMOTIONS, FloatArray
+from synctva_ros.events import EMOTIONS, FloatArray
 
 # Root mean square below which there is nothing to hear: 16 bits resolve 3e-5.
 _SILENCE = 1e-6

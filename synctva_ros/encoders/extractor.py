@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from synctva_ros.encoders.audio import AudioEncoder
 from synctva_ros.encoders.face import CROP_SIZE, MAX_FRAMES, FaceEncoder, FaceObservation, readable, speaker_face
 from synctva_ros.encoders.text import TextEncoder
-from synctva_ros.types import Features, FloatArray, Transcript, Utterance
+from synctva_ros.events import Features, FloatArray, Transcript, Utterance
 
 
 @dataclass(frozen=True)

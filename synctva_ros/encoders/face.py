@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from synctva_ros.encoders.detector_file import find_yunet
-from synctva_ros.types import EMOTIONS, NANOSECONDS, FloatArray
+from synctva_ros.events import EMOTIONS, NANOSECONDS, FloatArray
+from synctva_ros.vision.detector_file import find_yunet
 
 Image = NDArray[np.uint8]
 # x, y, width, height, score, landmarks

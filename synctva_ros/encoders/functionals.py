@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage, signal
 
-from synctva_ros.types import FloatArray
+from synctva_ros.events import FloatArray
 
 _RATE = 16000
 _HOP = 160

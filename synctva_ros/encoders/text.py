@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from synctva_ros.defaults import WEIGHTS
-from synctva_ros.types import FloatArray
+from synctva_ros.events import FloatArray
 
 if TYPE_CHECKING:
     import torch

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from synctva_ros.types import NANOSECONDS
+from synctva_ros.events import NANOSECONDS
 
 from .enhancement import MemoryState
 from .graphs import SAME_UTTERANCE, PastEdges, earlier_type, edge_features

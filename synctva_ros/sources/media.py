@@ -11,9 +11,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from synctva_ros.events import NANOSECONDS, AudioChunk, FloatArray
 from synctva_ros.sources import new_stream_id
 from synctva_ros.sources.microphone import SourceError
-from synctva_ros.types import NANOSECONDS, AudioChunk, FloatArray
 
 #: A frame that comes this much later than the samples before it end is behind a hole in the file [ns].
 JUMP = NANOSECONDS // 10

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from synctva_ros.events import NANOSECONDS, AudioChunk, FloatArray
 from synctva_ros.sources import new_stream_id
 from synctva_ros.sources.backoff import Backoff
-from synctva_ros.types import NANOSECONDS, AudioChunk, FloatArray
 
 #: A device that gives nothing for this long is lost [s]: PortAudio often just stops calling.
 SILENT_AFTER = 1.5

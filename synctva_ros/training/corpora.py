@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synctva_ros.types import EMOTIONS, FloatArray
+from synctva_ros.events import EMOTIONS, FloatArray
 
 IntArray = NDArray[np.int64]
 

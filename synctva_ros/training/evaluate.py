@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from synctva_ros.events import FloatArray
 from synctva_ros.network import weights
 from synctva_ros.network.synctva import MODALITIES
 from synctva_ros.training.corpora import VECTORS, Corpus, IntArray, as_recognised, read_corpus
@@ -18,7 +19,6 @@ from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.report import ReportData, write_report
 from synctva_ros.training.text_vectors import encode_texts
 from synctva_ros.training.trainer import DESCRIPTION, Run, RunError, collate, load_network, prepare
-from synctva_ros.types import FloatArray
 
 _DIALOGUES = 16  # a step
 

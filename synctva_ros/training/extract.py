@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from synctva_ros.audio.stream import SampleStream
 from synctva_ros.encoders.audio import AudioEncoder
 from synctva_ros.encoders.face import FaceDetector, FaceEncoder, FaceTrack, speaker_face
+from synctva_ros.events import AudioChunk, FloatArray
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.sources.microphone import SourceError
-from synctva_ros.speech.stream import SampleStream
 from synctva_ros.training.corpora import CORPORA, Corpus, CorpusError, Dialogue, as_written, write_corpus
-from synctva_ros.types import AudioChunk, FloatArray
 
 #: The columns that are read; MELD has more.
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID", "StartTime", "EndTime")

@@ -20,11 +20,11 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate, one_hot
 
 from synctva_ros.encoders.face_network import SIDE, FaceNetwork, FaceNetworkConfig
 from synctva_ros.encoders.weights import save_encoder
+from synctva_ros.events import EMOTIONS, FloatArray
 from synctva_ros.training.corpora import IntArray, class_index
 from synctva_ros.training.metrics import Scores, score
 from synctva_ros.training.report import write_scores
 from synctva_ros.training.voice_encoder import follow
-from synctva_ros.types import EMOTIONS, FloatArray
 
 NAME = "face-expression-1"
 #: Where FER2013 lies in the folder of the data.

@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from synctva_ros.types import FloatArray
+from synctva_ros.events import FloatArray
 
 IntArray = NDArray[np.int64]
 #: Numbers between 0 and 1 that ``summarise`` gives for all classes together, and for each class.

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from synctva_ros.events import FloatArray
 from synctva_ros.training.metrics import CLASS_MEASURES, MEASURES, IntArray, Scores, reliability, summarise
-from synctva_ros.types import FloatArray
 
 CHOSEN_EPOCH = "chosen_epoch"
 BINS = 15

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synctva_ros.events import EMOTIONS, FloatArray
 from synctva_ros.sources.files import find_files, match_files, read_table
 from synctva_ros.training.corpora import IntArray, class_index
 from synctva_ros.training.metrics import Scores, score
 from synctva_ros.training.report import write_scores
-from synctva_ros.types import EMOTIONS, FloatArray
 
 NO_ANSWER = "no answer"
 

@@ -33,6 +33,7 @@ from synctva_ros.encoders.audio import AudioEncoder, as_speech
 from synctva_ros.encoders.face import FaceEncoder
 from synctva_ros.encoders.text import TextEncoder
 from synctva_ros.encoders.voice_network import RATE
+from synctva_ros.events import EMOTIONS, FloatArray
 from synctva_ros.network.synctva import MODALITIES, DialogueBatch, SyncTVA, SyncTVAConfig
 from synctva_ros.network.weights import Description, save
 from synctva_ros.training import face_encoder
@@ -41,7 +42,6 @@ from synctva_ros.training.metrics import fit_temperature, score
 from synctva_ros.training.voice_augmentation import Distortion, NoVoice
 from synctva_ros.training.voice_encoder import CORPUS as VOICES
 from synctva_ros.training.voice_encoder import read_clips
-from synctva_ros.types import EMOTIONS, FloatArray
 
 MODEL_ID = "synctva-1"
 NEUTRAL = EMOTIONS.index("neutral")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import soxr
 
-from synctva_ros.types import FloatArray
+from synctva_ros.events import FloatArray
 
 SAMPLE_RATE = 16_000
 

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from synctva_ros.encoders.text import TextEncoder, save_adapter
+from synctva_ros.events import EMOTIONS
 from synctva_ros.network.synctva import SyncTVA, SyncTVAConfig
 from synctva_ros.training.corpora import Corpus, IntArray, as_recognised, read_corpus
 from synctva_ros.training.trainer import collate, prepare
-from synctva_ros.types import EMOTIONS
 
 NAME = "feelings-1"
 RANK = 96

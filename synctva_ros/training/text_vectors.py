@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from synctva_ros.encoders.detector_file import cache_folder
 from synctva_ros.encoders.text import TextEncoder
+from synctva_ros.events import FloatArray
 from synctva_ros.training.corpora import Corpus
 from synctva_ros.training.recipe import Recipe
-from synctva_ros.types import FloatArray
+from synctva_ros.vision.detector_file import cache_folder
 
 _CHUNK = 256
 _PROBE = "What an encoder makes of this is part of the key: a changed encoder must not find its old vectors."

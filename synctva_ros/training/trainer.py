@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
+from synctva_ros.events import FloatArray
 from synctva_ros.network.synctva import MODALITIES, DialogueBatch, SyncTVA, SyncTVAConfig
 from synctva_ros.network.weights import TENSORS, Description, load, save
 from synctva_ros.training import checkpoint
@@ -31,7 +32,6 @@ from synctva_ros.training.metrics import Scores, fit_temperature, score
 from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.references import LateFusionReference, RecurrentReference, ReferenceConfig
 from synctva_ros.training.text_vectors import encode_texts
-from synctva_ros.types import FloatArray
 
 FORMAT_VERSION = 1
 DESCRIPTION = "run.json"

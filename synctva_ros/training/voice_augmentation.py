@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from synctva_ros.encoders.voice_network import RATE
-from synctva_ros.types import FloatArray
+from synctva_ros.events import FloatArray
 
 #: Speed, pitch and formants change together by up to this share: a taller or a smaller speaker.
 SPEED = 0.16

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from synctva_ros.audio.endpointer import Endpointer, EndpointerConfig
 from synctva_ros.encoders.audio import as_speech
 from synctva_ros.encoders.functionals import AcousticFunctionals
 from synctva_ros.encoders.voice_network import (
@@ -33,13 +34,12 @@ from synctva_ros.encoders.voice_network import (
     VoiceNetworkConfig,
 )
 from synctva_ros.encoders.weights import save_encoder
+from synctva_ros.events import EMOTIONS, AudioChunk, FloatArray
 from synctva_ros.sources.media import MediaFile
-from synctva_ros.speech.endpointer import Endpointer, EndpointerConfig
 from synctva_ros.training.corpora import IntArray, class_index
 from synctva_ros.training.metrics import Scores, score
 from synctva_ros.training.report import write_scores
 from synctva_ros.training.voice_augmentation import Distortion, NoVoice
-from synctva_ros.types import EMOTIONS, AudioChunk, FloatArray
 
 NAME = "voice-emotion-1"
 #: Where RAVDESS lies in the folder of the data.

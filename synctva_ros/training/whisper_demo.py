@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from synctva_ros.demo import sentences
+from synctva_ros.events import FloatArray
 from synctva_ros.training.speech_synthesis import (
     FOREIGN_VOICES,
     HELD_OUT_VOICES,
@@ -38,7 +39,6 @@ from synctva_ros.training.speech_synthesis import (
     speech_bounds,
     synthesise,
 )
-from synctva_ros.types import FloatArray
 
 if TYPE_CHECKING:
     import tokenizers

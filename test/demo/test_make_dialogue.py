@@ -12,8 +12,8 @@ import pytest
 
 from synctva_ros.demo import sentences
 from synctva_ros.demo.make_dialogue import make_dialogue
+from synctva_ros.events import EMOTIONS
 from synctva_ros.training.speech_synthesis import HELD_OUT_VOICES
-from synctva_ros.types import EMOTIONS
 
 DEMO = files("synctva_ros") / "demo"
 TRUTH = json.loads((DEMO / "dialogue.json").read_text(encoding="utf-8"))

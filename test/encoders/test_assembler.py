@@ -14,7 +14,7 @@ from synctva_ros.encoders import assembler as module
 from synctva_ros.encoders.assembler import FeatureAssembler, Pictures
 from synctva_ros.encoders.extractor import FeatureExtractor
 from synctva_ros.encoders.face import FaceBox, FaceObservation
-from synctva_ros.types import EndedBy, Transcript, TranscriptStatus, Utterance
+from synctva_ros.events import EndedBy, Transcript, TranscriptStatus, Utterance
 
 SECOND = 1_000_000_000
 

@@ -13,7 +13,7 @@ from synctva_ros.encoders.audio import AudioEncoder, as_speech
 from synctva_ros.encoders.face_network import FaceNetwork, FaceNetworkConfig
 from synctva_ros.encoders.voice_network import VoiceNetwork, VoiceNetworkConfig
 from synctva_ros.encoders.weights import EncoderWeightsError, save_encoder
-from synctva_ros.types import EMOTIONS, FloatArray
+from synctva_ros.events import EMOTIONS, FloatArray
 
 RATE = 16000
 CONFIG = VoiceNetworkConfig(classes=len(EMOTIONS), members=3, width=4, summary=16, hidden=16)

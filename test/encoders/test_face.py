@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from synctva_ros.encoders import face
-from synctva_ros.encoders.detector_file import find_yunet
 from synctva_ros.encoders.face import (
     HAAR,
     FaceBox,
@@ -24,7 +23,8 @@ from synctva_ros.encoders.face import (
 )
 from synctva_ros.encoders.face_network import FaceNetwork, FaceNetworkConfig
 from synctva_ros.encoders.weights import EncoderWeightsError, save_encoder
-from synctva_ros.types import EMOTIONS
+from synctva_ros.events import EMOTIONS
+from synctva_ros.vision.detector_file import find_yunet
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
 

@@ -12,7 +12,7 @@ from scipy import signal
 from synctva_ros.encoders.audio import as_speech
 from synctva_ros.encoders.functionals import AcousticFunctionals
 from synctva_ros.encoders.voice_network import VoiceNetworkConfig
-from synctva_ros.types import FloatArray
+from synctva_ros.events import FloatArray
 
 RATE = 16000
 

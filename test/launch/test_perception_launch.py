@@ -62,7 +62,7 @@ def test_each_argument_is_described(launch):
 def test_demo_dialogue_is_answered_in_a_namespace(launch):
     rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
     from synctva_ros import msg
-    from synctva_ros.nodes.base import QOS_RESULT
+    from synctva_ros.ros.node import QOS_RESULT
 
     turns = json.loads((DEMO / "dialogue.json").read_text())["turns"]
     answers = []

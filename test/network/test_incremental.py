@@ -12,11 +12,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from synctva_ros.events import NANOSECONDS
 from synctva_ros.network import incremental
 from synctva_ros.network.graphs import Turns, connect_turns
 from synctva_ros.network.incremental import CapturedStep, State, Utterances, blank, captured, step
 from synctva_ros.network.synctva import PARTS, DialogueBatch, SyncTVA, SyncTVAConfig, SyncTVAOutput
-from synctva_ros.types import NANOSECONDS
 
 WIDTHS = (12, 9, 7)
 SMALL = SyncTVAConfig(widths=WIDTHS, classes=5, hidden=16, heads=2, window=3)

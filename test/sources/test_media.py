@@ -9,9 +9,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from synctva_ros.events import NANOSECONDS, AudioChunk
 from synctva_ros.sources.media import MediaFile, Picture
 from synctva_ros.sources.microphone import SourceError
-from synctva_ros.types import NANOSECONDS, AudioChunk
 
 av = pytest.importorskip("av")
 

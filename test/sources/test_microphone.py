@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synctva_ros.events import NANOSECONDS
 from synctva_ros.sources import microphone
 from synctva_ros.sources.backoff import Backoff
 from synctva_ros.sources.microphone import PLAUSIBLE, Microphone, SourceError, adc_stamp, load_sounddevice
-from synctva_ros.types import NANOSECONDS
 
 NOW = 1_700_000_000 * NANOSECONDS
 RATE, CHUNK = 16000, 0.03

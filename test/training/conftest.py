@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from synctva_ros.events import FloatArray
 from synctva_ros.training.corpora import CORPORA, VECTORS, Corpus, Dialogue, write_corpus
-from synctva_ros.types import FloatArray
 
 WriteCorpus = Callable[..., Corpus]
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from synctva_ros.events import EMOTIONS
 from synctva_ros.training.corpora import (
     CORPORA,
     VECTORS,
@@ -26,7 +27,6 @@ from synctva_ros.training.corpora import (
     read_corpus,
     write_corpus,
 )
-from synctva_ros.types import EMOTIONS
 
 DATA = Path(os.environ.get("SYNCTVA_DATA", Path(__file__).parents[3] / "shared/data")) / "erc"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"there is no folder {DATA} (SYNCTVA_DATA)")

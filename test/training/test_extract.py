@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from synctva_ros import cli
+from synctva_ros.audio.stream import SampleStream
 from synctva_ros.encoders.audio import AudioEncoder
 from synctva_ros.encoders.extractor import FeatureExtractor
 from synctva_ros.encoders.face import FaceDetector, FaceEncoder, FaceTrack
-from synctva_ros.speech.stream import SampleStream
+from synctva_ros.events import NANOSECONDS, AudioChunk, EndedBy, Features, Utterance
 from synctva_ros.training.corpora import CorpusError, read_corpus
 from synctva_ros.training.extract import extract_meld, read_table
-from synctva_ros.types import NANOSECONDS, AudioChunk, EndedBy, Features, Utterance
 
 av = pytest.importorskip("av")
 data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")

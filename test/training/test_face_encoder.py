@@ -14,6 +14,7 @@ import torch
 
 from synctva_ros.encoders.face import FaceEncoder, Image
 from synctva_ros.encoders.face_network import FaceNetwork, FaceNetworkConfig
+from synctva_ros.events import EMOTIONS
 from synctva_ros.training import face_encoder
 from synctva_ros.training.face_encoder import (
     NAME,
@@ -26,7 +27,6 @@ from synctva_ros.training.face_encoder import (
     train_face_encoder,
 )
 from synctva_ros.training.metrics import Scores
-from synctva_ros.types import EMOTIONS
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
 

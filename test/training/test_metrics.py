@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
+from synctva_ros.events import FloatArray
 from synctva_ros.training.metrics import (
     TEMPERATURES,
     ClassScore,
@@ -21,7 +22,6 @@ from synctva_ros.training.metrics import (
     score,
     summarise,
 )
-from synctva_ros.types import FloatArray
 
 Sample = tuple[FloatArray, IntArray]
 NAMES = ("calm", "glad", "cross")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from synctva_ros import cli
+from synctva_ros.events import EMOTIONS
 from synctva_ros.training.score import compare, figures
-from synctva_ros.types import EMOTIONS
 
 
 def said(file: str, label: str, share: float = 0.76, start: float = 0.0, end: float = 0.0) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from synctva_ros.events import EMOTIONS, FloatArray
 from synctva_ros.network.synctva import DialogueBatch
 from synctva_ros.network.weights import load
 from synctva_ros.training import face_encoder, shipped
@@ -45,7 +46,6 @@ from synctva_ros.training.shipped import (
     talk_batch,
 )
 from synctva_ros.training.voice_encoder import VoiceClip
-from synctva_ros.types import EMOTIONS, FloatArray
 
 # Row numbers as text vectors: 0 to 9 as written, 10 to 19 as recognised.
 TEXT = np.repeat(np.arange(20, dtype=np.float32)[:, None], 2, axis=1)

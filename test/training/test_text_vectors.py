@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synctva_ros.encoders.detector_file import cache_folder
 from synctva_ros.training import text_vectors
 from synctva_ros.training.corpora import Corpus
 from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.text_vectors import cached_vectors, encode_texts
+from synctva_ros.vision.detector_file import cache_folder
 
 TEXTS = ["good day", "bad day", "", "good day", "what"]
 

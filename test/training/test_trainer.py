@@ -16,13 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from synctva_ros.events import EMOTIONS
 from synctva_ros.network.synctva import DialogueBatch, SyncTVAConfig
 from synctva_ros.training import checkpoint, trainer
 from synctva_ros.training.corpora import Corpus, CorpusError, Dialogue, read_corpus
 from synctva_ros.training.evaluate import evaluate
 from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.trainer import ARCHITECTURES, Loss, Run, RunError, collate, prepare, train, usable
-from synctva_ros.types import EMOTIONS
 
 DATA = Path(os.environ.get("SYNCTVA_DATA", Path(__file__).parents[3] / "shared/data")) / "erc"
 MODELS = ("sync-tva", "gru", "mlp")

@@ -9,10 +9,10 @@ import pytest
 from scipy import signal
 
 from synctva_ros.encoders.voice_network import RATE
+from synctva_ros.events import FloatArray
 from synctva_ros.training import speech_synthesis, voice_augmentation
 from synctva_ros.training.speech_synthesis import TRAINING_VOICES, espeak_path
 from synctva_ros.training.voice_augmentation import SIGNAL_TO_NOISE, SPEED, Distortion, NoVoice, noise_of, stretch
-from synctva_ros.types import FloatArray
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 EFFECTS = ("ROOM", "COLOURED", "NARROW", "NOISY", "BABBLE")

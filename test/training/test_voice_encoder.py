@@ -21,6 +21,7 @@ from torch import nn
 
 from synctva_ros.encoders.audio import AudioEncoder, as_speech
 from synctva_ros.encoders.voice_network import RATE, VoiceNetwork, VoiceNetworkConfig
+from synctva_ros.events import EMOTIONS, FloatArray
 from synctva_ros.sources.microphone import SourceError
 from synctva_ros.training import voice_augmentation, voice_encoder
 from synctva_ros.training.corpora import class_index
@@ -36,7 +37,6 @@ from synctva_ros.training.voice_encoder import (
     read_clips,
     train_voice_encoder,
 )
-from synctva_ros.types import EMOTIONS, FloatArray
 
 av = pytest.importorskip("av")
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")

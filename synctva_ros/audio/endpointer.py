@@ -1,0 +1,371 @@
+"""Samples → utterances: where someone starts and stops speaking.
+
+webrtcvad judges frames of 10 ms; a window with hysteresis turns its flicker into speech and pauses; the level of the
+sound then places start and end, since webrtcvad itself holds on for up to 100 ms after speech.
+
+An utterance is known before it is over: once the first silent frames have placed its end, all that is missing is the
+rest of the hang-over. It is given out then already, for whoever can use the pause (``on_partial``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from synctva_ros.audio.stream import SAMPLE_RATE, Run, SampleStream, StreamCounters
+from synctva_ros.events import NANOSECONDS, AudioChunk, EndedBy, FloatArray, Utterance
+
+FRAME = SAMPLE_RATE // 100  # webrtcvad takes 10, 20 or 30 ms; the shortest gives the finest end of speech
+FRAME_SECONDS = FRAME / SAMPLE_RATE
+WINDOW = 10  # frames over which the share of voiced ones is taken
+EDGE_BELOW_PEAK = 40.0  # [dB] speech starts and ends where its level comes this close to its loudest frame ...
+EDGE_ABOVE_NOISE = 6.0  # [dB] ... but stands at least this far above the noise
+EDGE_SEARCH = 30  # frames before the last voiced one in which the level may place the end
+VAD_HOLD = 10  # frames: the hang-over counts from the end of speech, but from no earlier than this before webrtcvad's
+PAUSE_AFTER = 5  # frames without voice before which a pause is not believed
+TAIL = 15  # frames of silence given along after the end of speech, as far as the hang-over lets them be heard
+SPLIT_SEARCH = 2.0  # [s] an utterance that is too long is cut at the quietest place of its last seconds
+FULL_SCALE = 0.99  # amplitude from which a sample counts as clipped
+MAX_CLIPPED = 0.01  # share of clipped samples from which the utterance is called clipped
+
+
+@dataclass(frozen=True)
+class EndpointerConfig:
+    """Parameters of the end-pointer; times in seconds, levels as amplitude with full scale 1.
+
+    ``speculate`` and ``provisional_interval`` (0: never) say what ``on_partial`` is called with.
+    """
+
+    aggressiveness: int = 2
+    start_ratio: float = 0.7
+    stop_ratio: float = 0.3
+    min_level: float = 0.0005
+    hangover: float = 0.5
+    pre_roll: float = 0.3
+    min_duration: float = 0.2
+    max_duration: float = 15.0
+    max_gap: float = 0.2
+    gate_release: float = 0.3
+    speculate: bool = True
+    provisional_interval: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse values that no end-pointer can work with."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not np.isfinite(value) or value < 0:
+                raise ValueError(f"{item.name} is {value}; it must be a number that is not negative")
+        if self.aggressiveness not in (0, 1, 2, 3):
+            raise ValueError(f"aggressiveness is {self.aggressiveness}; webrtcvad knows 0, 1, 2 and 3")
+        if not 0 < self.start_ratio <= 1:
+            raise ValueError(f"start_ratio is {self.start_ratio}; it must be a share above 0 and up to 1")
+        if self.stop_ratio > self.start_ratio:
+            raise ValueError(f"stop_ratio ({self.stop_ratio}) must not be above start_ratio ({self.start_ratio})")
+        if self.max_duration <= self.min_duration:
+            raise ValueError(f"max_duration ({self.max_duration}) must be above min_duration ({self.min_duration})")
+
+
+@dataclass
+class EndpointerCounters:
+    """What was found so far, for diagnostics."""
+
+    utterances: int = 0
+    split: int = 0
+    too_short: int = 0
+    clipped: int = 0
+    gated_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Frame:
+    position: int
+    samples: FloatArray
+    voiced: bool
+    level: float  # [dB], full scale is 0
+
+
+class Endpointer:
+    """Cuts one stream of chunks after the other into utterances.
+
+    Args:
+        config: times and thresholds.
+        speaker_id: given to every utterance; empty when unknown.
+        warn: called with one sentence for what a person should know.
+        on_partial: called with an utterance that is not over. ``ended_by`` says what it is: ``SPEAKING``, what has been
+            said so far, every ``provisional_interval`` while someone speaks; ``PAUSE``, with ``speculate``, what the
+            utterance will be if the pause that has begun holds. If it does, or the stream ends in it, the utterance
+            that follows has the same sound, times and id; if not, other partial ones with the same id follow.
+
+    """
+
+    def __init__(
+        self,
+        config: EndpointerConfig | None = None,
+        speaker_id: str = "",
+        warn: Callable[[str], None] = lambda sentence: None,
+        on_partial: Callable[[Utterance], None] | None = None,
+    ) -> None:
+        import webrtcvad
+
+        self.config = config or EndpointerConfig()
+        self.counters = EndpointerCounters()
+        self._speaker_id = speaker_id
+        self._warn = warn
+        self._on_partial = on_partial
+        self._vad = webrtcvad.Vad(self.config.aggressiveness)
+        self._gate: tuple[int, int | None] | None = None  # (from, to) [ns]
+        self._stream: SampleStream | None = None
+        self._count = 0  # of all streams: a stream that is taken up again must not use an id again
+        self._ended: deque[str] = deque(maxlen=8)
+        self._mixed = False
+        self._clear()
+
+    @property
+    def stream_counters(self) -> StreamCounters:
+        """What happened to the chunks of the current stream."""
+        return self._stream.counters if self._stream else StreamCounters()
+
+    @property
+    def speaking(self) -> bool:
+        """Whether someone is speaking."""
+        return self._start is not None
+
+    def push(self, chunk: AudioChunk) -> list[Utterance]:
+        """Take a chunk; return the utterances that ended with it. A new ``stream_id`` ends the stream before."""
+        found: list[Utterance] = []
+        if chunk.stream_id in self._ended:
+            if not self._mixed:
+                self._mixed = True
+                self._warn(f"stream {chunk.stream_id} goes on after its end; do two sources publish on one topic?")
+            return found
+        if self._stream is None or self._stream.stream_id != chunk.stream_id:
+            if self._stream is not None:
+                self._ended.append(self._stream.stream_id)
+            found += self.flush()
+            self._stream = SampleStream(chunk.stream_id, self._warn)
+        for run in self._stream.push(chunk):
+            found += self._feed(run)
+        if chunk.end_of_stream:
+            self._ended.append(chunk.stream_id)
+            found += self.flush()
+        return found
+
+    def flush(self) -> list[Utterance]:
+        """End the utterance that is being spoken and forget the stream, which may go on later."""
+        found: list[Utterance] = []
+        if self._stream is not None:
+            for run in self._stream.flush():
+                found += self._feed(run)
+            found += self._end(EndedBy.END_OF_STREAM)
+        self._clear()
+        self._stream = None
+        return found
+
+    def set_gate(self, closed: bool, stamp: int) -> None:
+        """Ignore sound from ``stamp`` [ns] on (the robot itself speaks), until opened and ``gate_release`` later."""
+        if closed:
+            still_closed = self._gate is not None and (self._gate[1] is None or stamp < self._gate[1])
+            self._gate = (self._gate[0] if still_closed and self._gate else stamp, None)
+        elif self._gate is not None and self._gate[1] is None:
+            self._gate = (self._gate[0], stamp + round(self.config.gate_release * NANOSECONDS))
+
+    # --- from samples to frames
+
+    def _clear(self) -> None:
+        self._rest: FloatArray = np.zeros(0, np.float32)
+        self._rest_position = 0
+        self._window: deque[bool] = deque(maxlen=WINDOW)
+        self._noise: deque[float] = deque(maxlen=200)  # levels of the last 2 s without speech
+        self._frames: list[_Frame] = []
+        self._start: int | None = None  # index in _frames of the first frame of speech
+        self._continues = False  # whether that is the rest of an utterance that was split
+        self._last_voiced = 0
+        self._candidate: Utterance | None = None  # what the utterance is if nothing more is said
+        self._told = 0  # frames of speech at the last partial utterance
+
+    def _feed(self, run: Run) -> list[Utterance]:
+        """Cut a run into frames, after silence for a short gap; a long one ends the utterance."""
+        found: list[Utterance] = []
+        samples, position = run.samples, run.position
+        if run.gap > self.config.max_gap:
+            found += self._end(EndedBy.GAP)
+            noise = self._noise
+            self._clear()
+            self._noise = noise
+        elif run.gap > 0.0:
+            at = self._rest_position + len(self._rest)
+            samples = np.concatenate([np.zeros(max(position - at, 0), np.float32), samples])
+            position = at
+        if not len(self._rest):
+            self._rest_position = position
+        buffer = np.concatenate([self._rest, samples]) if len(self._rest) else samples
+        whole = len(buffer) - len(buffer) % FRAME
+        for offset in range(0, whole, FRAME):
+            found += self._frame(buffer[offset : offset + FRAME], self._rest_position + offset)
+        self._rest = buffer[whole:].copy()
+        self._rest_position += whole
+        return found
+
+    def _frame(self, samples: FloatArray, position: int) -> list[Utterance]:
+        if self._is_gated(position):
+            self.counters.gated_seconds += FRAME_SECONDS
+            found = self._end(EndedBy.GATED)
+            self._window.clear()
+            self._frames.clear()
+            return found
+        rms = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+        pcm = np.clip(samples * 32768.0, -32768, 32767).astype(np.int16).tobytes()
+        voiced = rms >= self.config.min_level and self._vad.is_speech(pcm, SAMPLE_RATE)
+        level = 20.0 * float(np.log10(max(rms, 1e-6)))
+        self._window.append(voiced)
+        self._frames.append(_Frame(position, samples, voiced, level))
+        ratio = sum(self._window) / WINDOW
+        if self._start is None:
+            return self._idle(ratio, voiced, level)
+        return self._speech(ratio, voiced)
+
+    def _is_gated(self, position: int) -> bool:
+        if self._gate is None or self._stream is None:
+            return False
+        stamp = self._stream.stamp_at(position)
+        return self._gate[0] <= stamp and (self._gate[1] is None or stamp < self._gate[1])
+
+    # --- from frames to utterances
+
+    def _idle(self, ratio: float, voiced: bool, level: float) -> list[Utterance]:
+        if ratio >= self.config.start_ratio:
+            first = len(self._frames) - len(self._window)
+            self._start = first + self._window.index(True)
+            self._last_voiced = len(self._frames) - 1
+            self._told = 0
+        else:
+            if not voiced:
+                self._noise.append(level)
+            keep = round(self.config.pre_roll / FRAME_SECONDS) + WINDOW
+            del self._frames[:-keep]
+        return []
+
+    def _speech(self, ratio: float, voiced: bool) -> list[Utterance]:
+        assert self._start is not None
+        if voiced and ratio >= self.config.stop_ratio:
+            self._last_voiced = len(self._frames) - 1
+            self._candidate = None
+        quiet = len(self._frames) - 1 - self._last_voiced
+        if quiet:
+            if quiet < PAUSE_AFTER:
+                return []
+            start, end = self._edges()
+            silence = len(self._frames) - max(end, self._last_voiced + 1 - VAD_HOLD)
+            over = silence * FRAME_SECONDS >= self.config.hangover
+            if self._candidate is None and self._is_long_enough() and (over or len(self._frames) - end >= TAIL):
+                self._candidate = self._utterance(start, end, min(end + TAIL, len(self._frames)), EndedBy.PAUSE)
+                if self.config.speculate and self._on_partial is not None:
+                    self._on_partial(self._candidate)
+            return self._end(EndedBy.PAUSE) if over else []
+        said = len(self._frames) - self._start
+        if said * FRAME_SECONDS >= self.config.max_duration:
+            return self._split()
+        if self._on_partial is not None and 0 < self.config.provisional_interval <= (said - self._told) * FRAME_SECONDS:
+            self._tell(said)
+        return []
+
+    def _tell(self, said: int) -> None:
+        """Give out what has been said so far."""
+        assert self._on_partial is not None
+        if self._is_long_enough():
+            self._told = said
+            now = len(self._frames)
+            self._on_partial(self._utterance(self._edges()[0], now, now, EndedBy.SPEAKING))
+
+    def _split(self) -> list[Utterance]:
+        assert self._start is not None
+        span = min(round(SPLIT_SEARCH / FRAME_SECONDS), (len(self._frames) - self._start) // 2)
+        levels = np.array([frame.level for frame in self._frames[-span:]])
+        smooth = np.convolve(levels, np.ones(5) / 5, mode="same")[2:-2]
+        cut = len(self._frames) - span + 2 + int(np.argmin(smooth))
+        self.counters.split += 1
+        utterance = self._utterance(min(self._edges()[0], cut - 1), cut, cut, EndedBy.SPLIT)
+        del self._frames[:cut]
+        self._start = 0
+        self._continues = True
+        self._last_voiced = max(self._last_voiced - cut, 0)
+        self._candidate = None
+        self._told = 0
+        return [self._counted(utterance)]
+
+    def _end(self, why: EndedBy) -> list[Utterance]:
+        """End the utterance that is being spoken, if there is one and it is long enough."""
+        if self._start is None:
+            return []
+        start, end = self._edges()
+        found: list[Utterance] = []
+        if self._is_long_enough():
+            tail = min(end + TAIL, len(self._frames))
+            utterance = self._candidate or self._utterance(start, end, tail, why)
+            found.append(self._counted(replace(utterance, ended_by=why)))
+        else:
+            self.counters.too_short += 1
+        keep = round(self.config.pre_roll / FRAME_SECONDS) + WINDOW
+        del self._frames[: max(len(self._frames) - keep, end)]
+        self._start = None
+        self._continues = False
+        self._candidate = None
+        self._window.clear()
+        return found
+
+    def _is_long_enough(self) -> bool:
+        """Whether what was heard so far is an utterance; from then on it is, whatever follows."""
+        voiced = sum(frame.voiced for frame in self._frames[self._start : self._last_voiced + 1]) * FRAME_SECONDS
+        # What a split left over belongs to something longer, however short it is.
+        return voiced >= (FRAME_SECONDS if self._continues else self.config.min_duration)
+
+    def _counted(self, utterance: Utterance) -> Utterance:
+        """Take note of an utterance that is given out for good; the next one gets another id."""
+        self._count += 1
+        self.counters.utterances += 1
+        self.counters.clipped += utterance.clipped
+        if utterance.clipped:
+            self._warn(f"utterance {utterance.utterance_id} is clipped: turn the microphone's gain down")
+        return utterance
+
+    def _edges(self) -> tuple[int, int]:
+        """First frame of speech and the one after the last, placed by the level of the sound."""
+        assert self._start is not None
+        levels = np.array([frame.level for frame in self._frames])
+        noise = float(np.median(self._noise)) if self._noise else -np.inf
+        peak = float(levels[self._start : self._last_voiced + 1].max())
+        threshold = min(max(peak - EDGE_BELOW_PEAK, noise + EDGE_ABOVE_NOISE), peak)
+        loud = levels >= threshold
+        first = max(self._start - EDGE_SEARCH // 3, 0)
+        start = first + int(np.argmax(loud[first : self._last_voiced + 1]))
+        last = max(self._last_voiced - EDGE_SEARCH, start)
+        tail = np.flatnonzero(loud[last : self._last_voiced + 1])
+        end = last + int(tail[-1]) + 1 if len(tail) else self._last_voiced + 1
+        return start, end
+
+    def _utterance(self, start: int, end: int, tail: int, why: EndedBy) -> Utterance:
+        assert self._stream is not None
+        first = max(start - round(self.config.pre_roll / FRAME_SECONDS), 0)
+        frames = self._frames[first:tail]
+        speech = np.concatenate([frame.samples for frame in self._frames[start:end]])
+        at, until = self._frames[start].position, self._frames[end - 1].position + FRAME
+        return Utterance(
+            utterance_id=f"{self._stream.stream_id}_{self._count}",
+            stream_id=self._stream.stream_id,
+            first_sequence=self._stream.sequence_at(frames[0].position),
+            last_sequence=self._stream.sequence_at(frames[-1].position + FRAME - 1),
+            start=self._stream.stamp_at(at),
+            end=self._stream.stamp_at(until),
+            stream_start=at / SAMPLE_RATE,
+            stream_end=until / SAMPLE_RATE,
+            ended_by=why,
+            samples_start=self._stream.stamp_at(frames[0].position),
+            sample_rate=SAMPLE_RATE,
+            samples=np.concatenate([frame.samples for frame in frames]),
+            rms=float(np.sqrt(np.mean(np.square(speech, dtype=np.float64)))),
+            clipped=bool(np.mean(np.abs(speech) >= FULL_SCALE) > MAX_CLIPPED),
+            speaker_id=self._speaker_id,
+        )

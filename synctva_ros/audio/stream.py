@@ -1,0 +1,269 @@
+"""Chunks as they come → one gapless run of mono samples at 16 kHz, each with its time at the source.
+
+``ChunkOrderer`` puts chunks back in order and says which were lost; ``SampleStream`` mixes down, cleans, resamples
+and keeps the map from sample to time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from synctva_ros.events import NANOSECONDS, AudioChunk, FloatArray
+
+#: Everything after the source works at this rate [Hz]: webrtcvad, Whisper and the voice encoder all take it.
+SAMPLE_RATE = 16_000
+#: A chunk's stamp that differs by more than this from the sample count is a jump, not jitter or drift [s].
+CLOCK_JUMP = 0.1
+#: Share of a stamp's deviation that moves the sample clock: follows drift, averages jitter out.
+CLOCK_GAIN = 0.02
+#: All-zero sound for this long is a muted or dead microphone [s].
+DEAD_AFTER = 5.0
+#: So many chunks that were there before are no accident of the transport.
+MANY_DUPLICATES = 50
+#: Which samples came from which chunk is remembered for so long [s].
+REMEMBERED = 60.0
+
+
+@dataclass
+class StreamCounters:
+    """What happened to the sound so far, for diagnostics."""
+
+    chunks: int = 0
+    lost: int = 0
+    duplicate: int = 0
+    late: int = 0
+    not_finite: int = 0
+    clock_jumps: int = 0
+
+
+class ChunkOrderer:
+    """Gives the chunks of one stream in the order of their sequence numbers.
+
+    A chunk that comes too early waits until the missing ones arrive, or until more than ``max_waiting`` chunks wait:
+    then the missing ones are lost. Duplicates and chunks that come after they were given up are dropped and counted.
+    What was sent before the first chunk that came is not counted as lost.
+    """
+
+    def __init__(self, max_waiting: int, counters: StreamCounters) -> None:
+        self._max_waiting = max_waiting
+        self._counters = counters
+        self._waiting: dict[int, AudioChunk] = {}
+        self._next: int | None = None
+        self._begun = False
+        self._given_up: set[int] = set()
+
+    def push(self, chunk: AudioChunk) -> Iterator[tuple[int, AudioChunk]]:
+        """Take a chunk; yield ``(lost, chunk)``: how many were lost just before it, and the next one in order."""
+        self._counters.chunks += 1
+        if self._next is None:
+            # A stream counts from 0: its very first chunks may have been swapped on their way.
+            self._next = 0 if chunk.sequence <= self._max_waiting else chunk.sequence
+        if chunk.sequence < self._next:
+            if chunk.sequence in self._given_up:
+                self._given_up.discard(chunk.sequence)
+                self._counters.late += 1
+            else:
+                self._counters.duplicate += 1
+            return
+        if chunk.sequence in self._waiting:
+            self._counters.duplicate += 1
+            return
+        self._waiting[chunk.sequence] = chunk
+        yield from self._release(flush=chunk.end_of_stream)
+
+    def flush(self) -> Iterator[tuple[int, AudioChunk]]:
+        """Yield all that waits; what is missing in between is lost."""
+        yield from self._release(flush=True)
+
+    def _release(self, flush: bool) -> Iterator[tuple[int, AudioChunk]]:
+        assert self._next is not None or not self._waiting
+        while self._waiting:
+            assert self._next is not None
+            lost = 0
+            if self._next not in self._waiting:
+                if len(self._waiting) <= self._max_waiting and not flush:
+                    return
+                following = min(self._waiting)
+                lost = following - self._next if self._begun else 0
+                self._counters.lost += lost
+                # Remembered only to tell a late chunk from a duplicate, so a few are enough.
+                self._given_up = set(range(max(self._next, following - 64), following))
+                self._next = following
+            chunk = self._waiting.pop(self._next)
+            self._next += 1
+            self._begun = True
+            yield lost, chunk
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive mono samples ``[n]`` at 16 kHz; ``position`` counts samples from the start of the stream.
+
+    ``gap`` [s] is the time missing just before.
+    """
+
+    position: int
+    samples: FloatArray
+    gap: float
+
+
+class SampleStream:
+    """One source's chunks as 16 kHz mono samples with a clock.
+
+    Args:
+        warn: called with one sentence for what a person should know (not once per chunk).
+        max_waiting: chunks that may wait for a missing one before it is given up.
+
+    """
+
+    def __init__(self, stream_id: str, warn: Callable[[str], None], max_waiting: int = 5) -> None:
+        self.stream_id = stream_id
+        self.counters = StreamCounters()
+        self._warn = warn
+        self._orderer = ChunkOrderer(max_waiting, self.counters)
+        self._rate = 0
+        self._resampler: Any = None
+        self._position = 0  # of the next sample out
+        self._expected = 0.0  # position at which the next chunk begins
+        self._left_out = 0  # malformed chunks, and those lost before them, since the last good one
+        self._begins: deque[tuple[float, int]] = deque()  # (position, sequence) of the last chunks
+        self._anchor: tuple[int, int] | None = None  # (position, stamp)
+        self._zeros = 0.0
+        self._said: set[str] = set()
+
+    def stamp_at(self, position: int) -> int:
+        """Time at the source [ns] of the sample at ``position``."""
+        if self._anchor is None:
+            raise ValueError(f"stream {self.stream_id}: no chunk has been received yet, so no sample has a time")
+        at, stamp = self._anchor
+        return stamp + round((position - at) * NANOSECONDS / SAMPLE_RATE)
+
+    def sequence_at(self, position: int) -> int:
+        """Number of the chunk that the sample at ``position`` came from."""
+        if not self._begins:
+            raise ValueError(f"stream {self.stream_id}: no chunk has been received yet, so no sample is from one")
+        # Half a sample of tolerance: a chunk may begin between two samples at 16 kHz.
+        index = bisect_right(self._begins, position + 0.5, key=lambda begin: begin[0])
+        return self._begins[max(index - 1, 0)][1]
+
+    def push(self, chunk: AudioChunk) -> Iterator[Run]:
+        """Take a chunk, in any order; yield what can be given on."""
+        for lost, ordered in self._orderer.push(chunk):
+            yield from self._take(lost, ordered)
+        if self.counters.duplicate >= MANY_DUPLICATES:
+            self._warn_once(
+                "duplicate",
+                f"stream {self.stream_id}: {MANY_DUPLICATES} chunks had numbers that were there before and were left "
+                "out; does a recording play in a loop, or did a source start again without a new stream_id?",
+            )
+
+    def flush(self) -> Iterator[Run]:
+        """Give on what still waits for missing chunks or in the resampler; afterwards the stream is over."""
+        for lost, ordered in self._orderer.flush():
+            yield from self._take(lost, ordered)
+        yield from self._drain()
+
+    def _take(self, lost: int, chunk: AudioChunk) -> Iterator[Run]:
+        lost += self._left_out
+        samples = self._mono(chunk)
+        if samples is None:
+            self._left_out = lost + 1
+            return
+        self._left_out = 0
+        gap = self._follow_clock(lost, chunk, len(samples))
+        if gap > 0.0 or chunk.sample_rate != self._rate:
+            yield from self._drain()
+            self._rate = chunk.sample_rate
+            self._position = round(self._expected)
+        self._begins.append((self._expected, chunk.sequence))
+        while self._begins[0][0] < self._expected - REMEMBERED * SAMPLE_RATE:
+            self._begins.popleft()
+        converted = self._resample(samples)
+        self._expected += len(samples) * SAMPLE_RATE / chunk.sample_rate
+        if len(converted) or gap > 0.0:
+            yield Run(self._position, converted, gap)
+        self._position += len(converted)
+
+    def _follow_clock(self, lost: int, chunk: AudioChunk, frames: int) -> float:
+        """Keep the map from sample to time; return the gap [s] before this chunk."""
+        if self._anchor is None:
+            self._anchor = (0, chunk.stamp)
+            return 0.0
+        if frames == 0:
+            return 0.0  # the end of a stream: there is no first sample that the stamp could be the time of
+        deviation = (chunk.stamp - self.stamp_at(round(self._expected))) / NANOSECONDS
+        gap = 0.0
+        if lost:
+            # The stamps know how much is missing; if they are of no use, assume chunks of this one's length.
+            length = frames / chunk.sample_rate
+            gap = deviation if 0.5 * lost * length <= deviation <= 2.0 * lost * length else lost * length
+            self._expected += gap * SAMPLE_RATE
+            self._warn_once("lost", f"stream {self.stream_id}: {lost} chunk(s) lost before number {chunk.sequence}")
+            deviation -= gap
+        at = round(self._expected)
+        if abs(deviation) > CLOCK_JUMP:
+            self.counters.clock_jumps += 1
+            self._anchor = (at, chunk.stamp)
+            self._warn_once("jump", f"stream {self.stream_id}: the source's clock jumped by {deviation:+.3f} s")
+        else:
+            self._anchor = (at, self.stamp_at(at) + round(CLOCK_GAIN * deviation * NANOSECONDS))
+        return gap
+
+    def _mono(self, chunk: AudioChunk) -> FloatArray | None:
+        samples = chunk.samples
+        if samples.ndim != 2 or chunk.sample_rate < 4000 or samples.shape[1] == 0:
+            self._warn_once(
+                "format",
+                f"stream {self.stream_id}: chunk {chunk.sequence} has shape {samples.shape} at {chunk.sample_rate} Hz; "
+                "expected interleaved samples of at least one channel at 4000 Hz or more; it was left out",
+            )
+            return None
+        finite = np.isfinite(samples)
+        if not finite.all():
+            bad = int(samples.size - np.count_nonzero(finite))
+            self.counters.not_finite += bad
+            samples = np.where(finite, samples, np.float32(0.0))
+            self._warn_once("nan", f"stream {self.stream_id}: {bad} samples were NaN or infinite and became silence")
+        if samples.size and not samples.any():
+            before = self._zeros
+            self._zeros += len(samples) / chunk.sample_rate
+            if before < DEAD_AFTER <= self._zeros:
+                self._warn(
+                    f"stream {self.stream_id}: every sample has been 0 for {DEAD_AFTER:g} s; "
+                    "is the microphone muted or the wrong device chosen?"
+                )
+        elif samples.size:
+            self._zeros = 0.0
+        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+        return np.clip(mono, -1.0, 1.0).astype(np.float32, copy=False)
+
+    def _resample(self, samples: FloatArray) -> FloatArray:
+        if self._rate == SAMPLE_RATE:
+            return samples
+        import soxr
+
+        if self._resampler is None:
+            self._resampler = soxr.ResampleStream(self._rate, SAMPLE_RATE, 1, dtype="float32")
+        converted: FloatArray = self._resampler.resample_chunk(samples)
+        return converted
+
+    def _drain(self) -> Iterator[Run]:
+        """Give on the last 15 to 50 ms, which the resampler's filter holds back, before the sound breaks off."""
+        if self._resampler is not None:
+            converted = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            self._resampler = None
+            if len(converted):
+                yield Run(self._position, converted, 0.0)
+            self._position += len(converted)
+
+    def _warn_once(self, kind: str, sentence: str) -> None:
+        """One line per kind and stream: the counters carry the rest."""
+        if kind not in self._said:
+            self._said.add(kind)
+            self._warn(sentence + " (further cases are counted in the diagnostics)")

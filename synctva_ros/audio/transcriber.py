@@ -1,0 +1,218 @@
+"""Utterance → words, by faster-whisper (Whisper on CTranslate2)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synctva_ros.events import FloatArray, Transcript, TranscriptStatus, Utterance
+
+#: Compute types per device, the best first: what the device supports of them is taken.
+COMPUTE_TYPES = {
+    "cuda": ("float16", "int8_float16", "bfloat16", "float32"),
+    "cpu": ("int8", "int8_float32", "float32"),
+}
+#: What a folder must hold to be loaded without asking the network.
+MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
+#: Text that gzip shrinks by more than this repeats itself: Whisper's own sign of a loop (OpenAI's default).
+MAX_COMPRESSION_RATIO = 2.4
+
+
+@dataclass(frozen=True)
+class TranscriberConfig:
+    """Parameters of the recogniser.
+
+    ``model`` is a folder or the name of a faster-whisper model; empty for none. Thresholds: below ``min_rms``
+    (full scale 1) or above ``no_speech_threshold`` [0, 1] an utterance is silence; below ``logprob_threshold`` (mean
+    natural logarithm of the tokens' probabilities) its words are unreliable. ``threads`` are those of the
+    CPU, see :func:`whisper_threads`.
+    """
+
+    model: str = "base.en"
+    download: bool = False
+    device: str = "auto"
+    compute_type: str = "auto"
+    threads: int = 0
+    language: str = ""
+    beam_size: int = 1
+    min_rms: float = 0.001
+    no_speech_threshold: float = 0.6
+    logprob_threshold: float = -1.0
+
+
+def whisper_threads(wanted: int) -> int:
+    """CPU threads for Whisper: those wanted, or for 0 what the machine can spare.
+
+    That is half of the cores that this process may use, since the encoders work at the same time and threads without a
+    core of their own only wait for each other; and at most 4, from where on a short utterance gains little.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return wanted or max(1, min(4, cores // 2))
+
+
+def choose_compute(device: str, compute_type: str) -> list[tuple[str, str]]:
+    """What to try, in order: (device, compute type) that CTranslate2 says it supports here.
+
+    ``auto`` prefers CUDA. A device that is asked for but not there is not in the list; the CPU always is, last.
+    """
+    import ctranslate2
+
+    wanted = ["cuda"] if device == "cuda" else ["cuda", "cpu"] if device == "auto" else ["cpu"]
+    found: list[tuple[str, str]] = []
+    for name in dict.fromkeys([*wanted, "cpu"]):
+        if name == "cuda" and ctranslate2.get_cuda_device_count() == 0:
+            continue
+        supported = ctranslate2.get_supported_compute_types(name)
+        preferred = (compute_type,) if compute_type != "auto" else COMPUTE_TYPES[name]
+        found += [(name, kind) for kind in preferred if kind in supported][:1]
+    if not any(name == "cpu" for name, _ in found):
+        found.append(("cpu", "default"))
+    return found
+
+
+class Transcriber:
+    """A loaded recogniser, or none: then every transcript says ``NO_MODEL``.
+
+    Args:
+        config: what to load and how to judge.
+        log: called with one sentence about what was loaded and where it runs.
+        warn: called with one sentence when there will be no words, or the device is not the one asked for.
+
+    Raises:
+        ValueError: the model does not know the language.
+
+    """
+
+    def __init__(self, config: TranscriberConfig, log: Callable[[str], None], warn: Callable[[str], None]) -> None:
+        self.config = config
+        self._warn = warn
+        self._model: Any = None
+        self.model_id = ""
+        self.device = ""
+        if config.model:
+            self._load(log)
+        else:
+            warn("no Whisper model is set: utterances will have no words")
+
+    def _load(self, log: Callable[[str], None]) -> None:
+        from faster_whisper import WhisperModel, available_models
+
+        name = self.config.model
+        is_folder = Path(name).expanduser().is_dir()
+        if not is_folder and name not in available_models() and (name[0] in "/.~" or "/" not in name):
+            known = ", ".join(available_models())
+            self._warn(
+                f"utterances will have no words: there is no folder {name!r}, nor is it a model's name on a hub "
+                f"(OWNER/NAME) or one of: {known}"
+            )
+            return
+        missing = [part for part in MODEL_FILES if is_folder and not (Path(name).expanduser() / part).is_file()]
+        if missing:
+            # Without a tokenizer faster-whisper would ask the network for one.
+            self._warn(
+                f"utterances will have no words: the folder {name!r} is no faster-whisper model; "
+                f"it lacks {', '.join(missing)}"
+            )
+            return
+        problems: list[str] = []
+        for device, compute_type in choose_compute(self.config.device, self.config.compute_type):
+            try:
+                self._model = WhisperModel(
+                    str(Path(name).expanduser()) if is_folder else name,
+                    device=device,
+                    compute_type=compute_type,
+                    cpu_threads=whisper_threads(self.config.threads),
+                    local_files_only=is_folder or not self.config.download,
+                )
+                list(self._model.transcribe(np.zeros(16_000, np.float32), language="en", without_timestamps=True)[0])
+            except Exception as error:  # faster-whisper, CTranslate2 and the hub each have their own
+                self._model = None
+                reason = str(error).strip() or type(error).__name__
+                problems.append(f"{device}: {reason.splitlines()[0].partition('. ')[0]}")
+                continue
+            languages = self._model.supported_languages
+            if self.config.language and self.config.language not in languages:
+                raise ValueError(
+                    f"Whisper {name!r} does not know the language {self.config.language!r}; "
+                    f"leave it empty or take one of: {', '.join(languages)}"
+                )
+            self.model_id = Path(name).name if is_folder else name
+            self.device = f"{device}, {compute_type}"
+            kind = "multilingual" if self._model.model.is_multilingual else "one language"
+            where = f"{self.device}, {whisper_threads(self.config.threads)} thread(s)"
+            log(f"Whisper {self.model_id!r} ({kind}) runs on {where}")
+            if problems or (self.config.device == "cuda" and device != "cuda"):
+                self._warn(f"Whisper runs on {device}: " + ("; ".join(problems) or "CTranslate2 finds no CUDA device"))
+            return
+        remedy = (
+            f"give a folder that holds a faster-whisper model ({', '.join(MODEL_FILES)})"
+            if is_folder
+            else "check the network, or set model to a folder"
+            if self.config.download
+            else "set the parameter download to true once while there is a network, or set model to a folder"
+        )
+        self._warn(
+            f"utterances will have no words: Whisper {name!r} could not be loaded; {remedy} ({'; '.join(problems)})"
+        )
+
+    def transcribe(self, utterance: Utterance) -> Transcript:
+        """Recognise one utterance.
+
+        Text that the recogniser itself doubts is not given on; the status says why.
+        """
+        begun = time.perf_counter()
+        status, text, details = self._recognise(utterance)
+        return Transcript(
+            utterance_id=utterance.utterance_id,
+            status=status,
+            text=text,
+            model_id=self.model_id,
+            duration=time.perf_counter() - begun,
+            **details,
+        )
+
+    def _recognise(self, utterance: Utterance) -> tuple[TranscriptStatus, str, dict[str, Any]]:
+        if self._model is None:
+            return TranscriptStatus.NO_MODEL, "", {}
+        if utterance.rms < self.config.min_rms:
+            return TranscriptStatus.SILENCE, "", {}
+        samples: FloatArray = utterance.samples
+        try:
+            segments, info = self._model.transcribe(
+                samples,
+                language=self.config.language or None,
+                beam_size=self.config.beam_size,
+                temperature=0.0,  # one pass: a fallback to sampling would take as long again, and is random
+                without_timestamps=True,
+                condition_on_previous_text=False,
+                no_speech_threshold=None,  # judged below, with all the numbers at hand
+                log_prob_threshold=None,
+            )
+            found = list(segments)
+        except Exception as error:  # one utterance must not end the graph
+            self._warn(f"Whisper failed on utterance {utterance.utterance_id}: {error}")
+            return TranscriptStatus.FAILED, "", {}
+        if not found:
+            return TranscriptStatus.SILENCE, "", {"language": info.language}
+        tokens = np.array([max(len(segment.tokens), 1) for segment in found], np.float64)
+        logprob = float(np.average([segment.avg_logprob for segment in found], weights=tokens))
+        no_speech = float(max(segment.no_speech_prob for segment in found))
+        details = {
+            "language": info.language,
+            "language_probability": float(info.language_probability),
+            "average_logprob": logprob,
+            "no_speech_probability": no_speech,
+        }
+        text = " ".join(segment.text.strip() for segment in found).strip()
+        if no_speech > self.config.no_speech_threshold or not text:
+            return TranscriptStatus.SILENCE, "", details
+        repeats = any(segment.compression_ratio > MAX_COMPRESSION_RATIO for segment in found)
+        if logprob < self.config.logprob_threshold or repeats:
+            return TranscriptStatus.UNRELIABLE, "", details
+        return TranscriptStatus.OK, text, details

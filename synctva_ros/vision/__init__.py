@@ -1,0 +1,1 @@
+"""What is done with images: faces found, followed, cut out."""

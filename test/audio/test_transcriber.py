@@ -1,0 +1,384 @@
+"""What becomes of words: no model, a wrong one, a doubtful recognition. The recogniser itself is a stub here."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import synctva_ros
+from synctva_ros.audio.endpointer import Endpointer, EndpointerConfig
+from synctva_ros.audio.transcriber import COMPUTE_TYPES, MODEL_FILES, Transcriber, TranscriberConfig, choose_compute
+from synctva_ros.events import EndedBy, TranscriptStatus, Utterance
+from synctva_ros.sources.media import MediaFile
+
+faster_whisper = pytest.importorskip("faster_whisper")
+ctranslate2 = pytest.importorskip("ctranslate2")
+
+
+def utterance(rms=0.1, seconds=1.0):
+    samples = np.full(round(seconds * 16000), rms, np.float32)
+    return Utterance(
+        utterance_id="m1_0",
+        stream_id="m1",
+        first_sequence=0,
+        last_sequence=10,
+        start=0,
+        end=round(seconds * 1e9),
+        stream_start=0.0,
+        stream_end=seconds,
+        ended_by=EndedBy.PAUSE,
+        samples_start=0,
+        sample_rate=16000,
+        samples=samples,
+        rms=rms,
+        clipped=False,
+    )
+
+
+def segment(text=" Hello there.", logprob=-0.2, no_speech=0.1, ratio=1.0, tokens=5):
+    return SimpleNamespace(
+        text=text,
+        avg_logprob=logprob,
+        no_speech_prob=no_speech,
+        compression_ratio=ratio,
+        tokens=list(range(tokens)),
+    )
+
+
+class StubWhisper:
+    """Stands in for ``faster_whisper.WhisperModel``; what it recognises is set by the test."""
+
+    loaded: list[dict] = []  # noqa: RUF012
+    fails_on: tuple[str, ...] = ()
+    answer: list = [segment()]  # noqa: RUF012
+
+    def __init__(self, name, **kwargs):
+        type(self).loaded.append({"name": name, **kwargs})
+        if kwargs["device"] in self.fails_on:
+            raise RuntimeError("out of memory\nwith a second line")
+        self.model = SimpleNamespace(is_multilingual=False)
+        self.supported_languages = ["en", "de"]
+        self.calls = []
+
+    def transcribe(self, samples, **kwargs):
+        self.calls.append((samples, kwargs))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return iter(self.answer), SimpleNamespace(language="en", language_probability=0.9)
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    monkeypatch.setattr(StubWhisper, "loaded", [])
+    monkeypatch.setattr(faster_whisper, "WhisperModel", StubWhisper)
+    return StubWhisper
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """An empty model cache, and an error for whoever wants to talk to the network."""
+    from huggingface_hub import constants
+
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    attempts = []
+
+    def refuse(*arguments, **_):
+        attempts.append(arguments)
+        raise OSError("the network was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return attempts
+
+
+def load(**config):
+    said, warned = [], []
+    transcriber = Transcriber(TranscriberConfig(**config), said.append, warned.append)
+    return transcriber, said, warned
+
+
+def assert_no_words(transcriber):
+    transcript = transcriber.transcribe(utterance())
+    assert transcript.status is TranscriptStatus.NO_MODEL
+    assert transcript.text == transcript.model_id == ""
+    assert transcript.utterance_id == "m1_0"
+    assert math.isnan(transcript.average_logprob)
+
+
+# --- loading
+
+
+def test_without_a_model_there_are_no_words_and_one_warning():
+    transcriber, said, warned = load(model="")
+    assert len(warned) == 1
+    assert "no Whisper model is set" in warned[0]
+    assert said == []
+    assert_no_words(transcriber)
+
+
+@pytest.mark.parametrize("name", ["hugo", "/no/such/folder", "./no-such-folder", "~/no-such-folder"])
+def test_an_unknown_name_is_warned_of_with_the_known_ones(name, offline):
+    transcriber, _, warned = load(model=name, download=True)
+    assert len(warned) == 1
+    assert repr(name) in warned[0]
+    assert "base.en" in warned[0]
+    assert offline == []
+    assert_no_words(transcriber)
+
+
+def test_a_folder_that_is_no_model_is_warned_of_with_what_it_lacks(tmp_path, offline):
+    transcriber, _, warned = load(model=str(tmp_path))
+    assert len(warned) == 1
+    assert all(part in warned[0] for part in (str(tmp_path), *MODEL_FILES))
+    assert offline == []
+    assert_no_words(transcriber)
+
+
+def test_a_folder_without_a_tokenizer_does_not_ask_the_network_for_one(tmp_path, offline, stub):
+    for part in MODEL_FILES[:2]:
+        (tmp_path / part).write_bytes(b"")
+    _, _, warned = load(model=str(tmp_path))
+    assert len(warned) == 1
+    assert MODEL_FILES[2] in warned[0]
+    assert MODEL_FILES[0] not in warned[0]
+    assert stub.loaded == offline == []
+
+
+def test_a_damaged_model_is_warned_of_once(tmp_path, offline):
+    for part in MODEL_FILES:
+        (tmp_path / part).write_bytes(b"{}")
+    transcriber, _, warned = load(model=str(tmp_path), device="cpu")
+    assert len(warned) == 1
+    assert "could not be loaded" in warned[0]
+    assert "folder" in warned[0]
+    assert "\n" not in warned[0]
+    assert offline == []
+    assert_no_words(transcriber)
+
+
+@pytest.mark.parametrize("name", ["base.en", "nobody/no-such-whisper"])
+def test_a_model_that_is_not_on_this_machine_is_not_fetched_unasked(name, offline):
+    transcriber, _, warned = load(model=name, device="cpu")
+    assert len(warned) == 1
+    assert repr(name) in warned[0]
+    assert "parameter download" in warned[0]
+    assert offline == []
+    assert_no_words(transcriber)
+
+
+def test_a_model_that_cannot_be_fetched_says_so(offline, monkeypatch):
+    monkeypatch.setattr(faster_whisper, "WhisperModel", lambda *_, **__: (_ for _ in ()).throw(OSError("no route")))
+    transcriber, _, warned = load(model="base.en", device="cpu", download=True)
+    assert len(warned) == 1
+    assert "no route" in warned[0]
+    assert "network" in warned[0]
+    assert "download to true" not in warned[0]
+    assert_no_words(transcriber)
+
+
+@pytest.mark.parametrize("download", [False, True])
+def test_the_model_is_loaded_and_tried_once(stub, download):
+    transcriber, said, warned = load(model="base.en", download=download, device="cpu", threads=2)
+    assert [item["name"] for item in stub.loaded] == ["base.en"]
+    assert stub.loaded[0]["local_files_only"] is not download
+    assert stub.loaded[0]["cpu_threads"] == 2
+    assert warned == []
+    assert len(said) == 1
+    assert "'base.en'" in said[0]
+    assert transcriber.model_id == "base.en"
+    assert transcriber.device.startswith("cpu")
+
+
+def test_a_language_that_the_model_does_not_know_is_refused(stub):
+    load(model="tiny.en", language="en")
+    with pytest.raises(ValueError, match="does not know the language 'klingon'"):
+        load(model="tiny.en", language="klingon")
+
+
+def test_a_folder_is_named_by_its_last_part(stub, tmp_path):
+    folder = tmp_path / "my_whisper"
+    folder.mkdir()
+    for part in MODEL_FILES:
+        (folder / part).write_bytes(b"")
+    transcriber, _, _ = load(model=str(folder), download=True, device="cpu")
+    assert transcriber.model_id == "my_whisper"
+    assert stub.loaded[0]["local_files_only"] is True
+
+
+# --- device
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Say what CTranslate2 finds: ``machine(cuda=..., cpu=...)`` with the supported compute types."""
+
+    def build(cuda=(), cpu=("int8", "float32")):
+        monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: 1 if cuda else 0)
+        types = {"cuda": set(cuda), "cpu": set(cpu)}
+        monkeypatch.setattr(ctranslate2, "get_supported_compute_types", types.__getitem__)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("device", "compute_type", "cuda", "cpu", "expected"),
+    [
+        ("auto", "auto", (), ("int8", "float32"), [("cpu", "int8")]),
+        ("auto", "auto", ("float16", "float32"), ("float32",), [("cuda", "float16"), ("cpu", "float32")]),
+        ("cuda", "auto", ("float32",), ("int8",), [("cuda", "float32"), ("cpu", "int8")]),
+        ("cuda", "auto", (), ("int8",), [("cpu", "int8")]),
+        ("cpu", "auto", ("float16",), ("int8",), [("cpu", "int8")]),
+        ("auto", "float32", ("float16", "float32"), ("float32",), [("cuda", "float32"), ("cpu", "float32")]),
+        ("auto", "float16", ("float16",), ("int8",), [("cuda", "float16"), ("cpu", "default")]),
+        ("cpu", "nonsense", (), ("int8",), [("cpu", "default")]),
+    ],
+)
+def test_what_to_try_on_which_device(machine, device, compute_type, cuda, cpu, expected):
+    machine(cuda, cpu)
+    assert choose_compute(device, compute_type) == expected
+
+
+def test_what_is_tried_here_is_supported_here():
+    for device, kind in choose_compute("auto", "auto"):
+        assert kind in COMPUTE_TYPES[device]
+        assert kind in ctranslate2.get_supported_compute_types(device)
+
+
+def test_cuda_that_is_not_there_gives_way_to_the_cpu_and_says_so(stub, machine):
+    machine(cuda=())
+    transcriber, _, warned = load(model="base.en", device="cuda")
+    assert transcriber.device == "cpu, int8"
+    assert len(warned) == 1
+    assert "no CUDA device" in warned[0]
+    assert transcriber.transcribe(utterance()).status is TranscriptStatus.OK
+
+
+def test_cuda_that_fails_gives_way_to_the_cpu_and_says_why(stub, machine, monkeypatch):
+    machine(cuda=("float16",))
+    monkeypatch.setattr(stub, "fails_on", ("cuda",))
+    transcriber, _, warned = load(model="base.en", device="auto")
+    assert [item["device"] for item in stub.loaded] == ["cuda", "cpu"]
+    assert transcriber.device == "cpu, int8"
+    assert len(warned) == 1
+    assert "out of memory" in warned[0]
+    assert "\n" not in warned[0]
+
+
+# --- judging
+
+
+def recognise(stub, monkeypatch, answer, spoken=None, **config):
+    transcriber, _, warned = load(model="base.en", device="cpu", **config)
+    monkeypatch.setattr(stub, "answer", answer)
+    return transcriber.transcribe(spoken or utterance()), warned, transcriber
+
+
+def test_words_are_given_on_with_the_recognisers_figures(stub, monkeypatch):
+    answer = [segment(" Hello", -0.1, 0.2, tokens=1), segment(" there. ", -0.5, 0.3, tokens=3)]
+    transcript, warned, _ = recognise(stub, monkeypatch, answer)
+    assert transcript.status is TranscriptStatus.OK
+    assert transcript.text == "Hello there."
+    assert transcript.average_logprob == pytest.approx(-0.4)
+    assert transcript.no_speech_probability == pytest.approx(0.3)
+    assert transcript.language == "en"
+    assert transcript.language_probability == pytest.approx(0.9)
+    assert transcript.model_id == "base.en"
+    assert 0.0 < transcript.duration < 5.0
+    assert warned == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        ([segment(no_speech=0.59)], TranscriptStatus.OK),
+        ([segment(no_speech=0.61)], TranscriptStatus.SILENCE),
+        ([segment(logprob=-0.99)], TranscriptStatus.OK),
+        ([segment(logprob=-1.01)], TranscriptStatus.UNRELIABLE),
+        ([segment(ratio=2.39)], TranscriptStatus.OK),
+        ([segment(ratio=2.41)], TranscriptStatus.UNRELIABLE),
+        ([segment(), segment(ratio=5.0)], TranscriptStatus.UNRELIABLE),
+        ([segment(text="  ")], TranscriptStatus.SILENCE),
+        ([], TranscriptStatus.SILENCE),
+    ],
+)
+def test_doubtful_words_are_not_given_on(stub, monkeypatch, answer, status):
+    transcript, warned, _ = recognise(stub, monkeypatch, answer)
+    assert transcript.status is status
+    assert bool(transcript.text) == (status is TranscriptStatus.OK)
+    assert warned == []
+
+
+def test_the_thresholds_are_parameters(stub, monkeypatch):
+    doubtful = [segment(logprob=-1.5, no_speech=0.8)]
+    config = {"logprob_threshold": -2.0, "no_speech_threshold": 0.9}
+    transcript, _, _ = recognise(stub, monkeypatch, doubtful, **config)
+    assert transcript.status is TranscriptStatus.OK
+
+
+def test_a_silent_utterance_is_not_even_tried(stub, monkeypatch):
+    transcript, _, transcriber = recognise(stub, monkeypatch, [segment()], utterance(rms=0.0009))
+    assert transcript.status is TranscriptStatus.SILENCE
+    assert len(transcriber._model.calls) == 1  # the warm-up
+
+
+def test_an_error_costs_one_utterance_only(stub, monkeypatch):
+    transcript, warned, transcriber = recognise(stub, monkeypatch, RuntimeError("bad weather"))
+    assert transcript.status is TranscriptStatus.FAILED
+    assert transcript.text == ""
+    assert len(warned) == 1
+    assert "m1_0" in warned[0]
+    assert "bad weather" in warned[0]
+    monkeypatch.setattr(stub, "answer", [segment()])
+    assert transcriber.transcribe(utterance()).status is TranscriptStatus.OK
+
+
+@pytest.mark.parametrize(("language", "asked"), [("", None), ("de", "de")])
+def test_the_whole_utterance_is_recognised_in_the_language_that_is_set(stub, monkeypatch, language, asked):
+    spoken = utterance(seconds=2.0)
+    _, _, transcriber = recognise(stub, monkeypatch, [segment()], spoken, language=language, beam_size=3)
+    samples, options = transcriber._model.calls[-1]
+    assert samples is spoken.samples
+    assert options["language"] == asked
+    assert options["beam_size"] == 3
+
+
+# --- what is transcribed inside the pause, by the closed-set model that comes with the package
+
+DATA = Path(os.environ.get("SYNCTVA_DATA", Path(__file__).parents[3] / "shared/data"))
+PACKAGE = Path(synctva_ros.__file__).parent
+
+
+@pytest.mark.parametrize("speech", ["demo", "real"])
+def test_words_of_what_a_pause_is_taken_for_are_those_of_the_utterance(speech):
+    files = [PACKAGE / "demo/dialogue.flac"]
+    if speech == "real":
+        files = sorted(DATA.glob("speech_text/*.wav")) + sorted(DATA.glob("dialogue/pyannote_sample/*.wav"))
+        if not files:
+            pytest.skip(f"there is no real speech in {DATA} (SYNCTVA_DATA)")
+    transcriber = Transcriber(
+        TranscriberConfig(model=str(PACKAGE / "weights/whisper_demo"), logprob_threshold=-10.0), print, print
+    )
+    compared = 0
+    for file in files:
+        partial, finals = [], []
+        hasty = Endpointer(EndpointerConfig(hangover=0.3, provisional_interval=0.0), on_partial=partial.append)
+        patient = Endpointer(EndpointerConfig(hangover=0.3, speculate=False, provisional_interval=0.0))
+        for chunk in MediaFile(file, video_rate=0.0).play(0):
+            hasty.push(chunk)
+            finals += patient.push(chunk)
+        ahead = {found.end: found for found in partial}
+        for final in finals:
+            if final.ended_by == EndedBy.PAUSE:
+                one, other = transcriber.transcribe(ahead[final.end]), transcriber.transcribe(final)
+                assert (one.text, one.status) == (other.text, other.status)
+                np.testing.assert_array_equal(one.average_logprob, other.average_logprob)
+                compared += 1
+    assert compared >= (12 if speech == "demo" else 3)

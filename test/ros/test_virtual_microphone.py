@@ -1,0 +1,107 @@
+"""The demo dialogue through a virtual microphone: PulseAudio null sink → sounddevice → the whole graph."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+pytest.importorskip("sounddevice", exc_type=OSError, reason="PortAudio (libportaudio2) is not installed")
+
+DEMO = Path(__file__).parents[2] / "synctva_ros/demo"
+SCRIPT = json.loads((DEMO / "dialogue.json").read_text())["turns"]
+pytestmark = pytest.mark.skipif(
+    shutil.which("pulseaudio") is None or shutil.which("paplay") is None, reason="PulseAudio is not installed"
+)
+
+
+@pytest.fixture
+def virtual_microphone(tmp_path):
+    """A PulseAudio server of our own with one null sink; yields the environment of its clients."""
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "PULSE_RUNTIME_PATH": str(tmp_path / "pulse"),
+        "PULSE_SERVER": f"unix:{tmp_path}/socket",
+        "PULSE_SINK": "robot_mic",
+        "PULSE_SOURCE": "robot_mic.monitor",
+    }
+    (tmp_path / ".asoundrc").write_text("pcm.pulse { type pulse }\nctl.pulse { type pulse }\n")
+    server = subprocess.Popen(
+        [
+            *("pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--disallow-exit"),
+            *("-L", f"module-native-protocol-unix socket={tmp_path}/socket auth-anonymous=1"),
+            *("-L", "module-null-sink sink_name=robot_mic rate=16000 channels=1"),
+        ],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(100):
+            if subprocess.run(["pactl", "info"], env=environment, capture_output=True).returncode == 0:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.skip("the PulseAudio server does not start here")
+        yield environment
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+
+
+def finals(lines):
+    """The messages that are not replaced by a later one."""
+    return [emotion for emotion in map(json.loads, lines) if emotion["status"] != "PROVISIONAL"]
+
+
+def test_the_dialogue_through_a_microphone(virtual_microphone):
+    command = [sys.executable, "-m", "synctva_ros.apps.cli", "run", "--mic", "pulse", "--json", "--whisper", "demo"]
+    process = subprocess.Popen(
+        command, env=virtual_microphone, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    log: list[str] = []
+    opened = threading.Event()
+
+    def read_log():
+        for line in process.stderr:
+            log.append(line)
+            if "is open" in line:
+                opened.set()
+
+    lines: list[str] = []
+    readers = [
+        threading.Thread(target=read_log, daemon=True),
+        threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True),
+    ]
+    for reader in readers:
+        reader.start()
+    try:
+        assert opened.wait(120.0), "".join(log)
+        begun = time.time()
+        subprocess.run(["paplay", str(DEMO / "dialogue.flac")], env=virtual_microphone, check=True)
+        deadline = time.monotonic() + 20.0
+        while len(finals(lines)) < len(SCRIPT) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=30)
+        for reader in readers:
+            reader.join()
+    emotions = finals(lines)
+    assert len(lines) > 3 * len(emotions)  # the others are provisional
+    assert [emotion["text"] for emotion in emotions] == [turn["text"] for turn in SCRIPT], "".join(log)
+    assert code == 0
+    # When the first sample of paplay enters the sink is not known exactly; from then on, both clocks are the same.
+    ends = [e["header"]["stamp"]["sec"] + e["header"]["stamp"]["nanosec"] * 1e-9 - begun for e in emotions]
+    late = [end - turn["end"] for end, turn in zip(ends, SCRIPT, strict=True)]
+    assert -0.1 <= min(late) <= max(late) < 1.5
+    assert max(late) - min(late) < 0.1
+    assert len({emotion["stream_id"] for emotion in emotions}) == 1
