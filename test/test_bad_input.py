@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from synctva_ros.apps.recognize import Recognizer
-from synctva_ros.encoders.face import HAAR
 from synctva_ros.events import EMOTIONS
 from synctva_ros.training import bad_input
 from synctva_ros.training.bad_input import (
@@ -27,6 +26,7 @@ from synctva_ros.training.bad_input import (
     make_bad_input,
     verdict,
 )
+from synctva_ros.vision.detector import HAAR
 from synctva_ros.vision.detector_file import find_yunet
 
 Answers = tuple[dict[str, list[dict[str, Any]]], list[str]]

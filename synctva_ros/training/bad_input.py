@@ -32,10 +32,11 @@ from scipy import signal
 
 from synctva_ros.audio.stream import SAMPLE_RATE
 from synctva_ros.demo.make_dialogue import write_flac
-from synctva_ros.encoders.face import HAAR, FaceDetector, Image
 from synctva_ros.events import AudioChunk
 from synctva_ros.sources.files import match_files, read_picture
 from synctva_ros.sources.media import MediaFile
+from synctva_ros.vision.detector import HAAR, FaceDetector
+from synctva_ros.vision.image import Image
 
 DEMO = Path(__file__).parent.parent / "demo"
 TABLE = "what.csv"

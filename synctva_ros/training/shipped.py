@@ -237,9 +237,9 @@ def read_faces(archive: Path, encoder: FaceEncoder, cache: Path, validation: boo
 
     def encode() -> FloatArray:
         views = [pictures] + [(face_encoder.distort(pictures) * 170).byte() for _ in range(COPIES)]
-        return np.concatenate([encoder.encode_crops(list(view[:, 0].numpy())) for view in views])
+        return np.concatenate([encoder.encode(list(view[:, 0].numpy())) for view in views])
 
-    probe = encoder.encode_crop((PROBE[:2304].reshape(48, 48) * 255).astype(np.uint8)).tobytes()
+    probe = encoder.encode([(PROBE[:2304].reshape(48, 48) * 255).astype(np.uint8)]).tobytes()
     vectors = cached(cache, ["faces", encoder.name, probe, f"{validation} {COPIES}", archive.read_bytes()], encode)
     return Pool(vectors, np.tile(labels, len(vectors) // len(labels)))
 

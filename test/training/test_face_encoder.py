@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from synctva_ros.encoders.face import FaceEncoder, Image
+from synctva_ros.encoders.face import FaceEncoder
 from synctva_ros.encoders.face_network import FaceNetwork, FaceNetworkConfig
 from synctva_ros.events import EMOTIONS
 from synctva_ros.training import face_encoder
@@ -27,6 +27,7 @@ from synctva_ros.training.face_encoder import (
     train_face_encoder,
 )
 from synctva_ros.training.metrics import Scores
+from synctva_ros.vision.image import Image
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
 
@@ -215,7 +216,7 @@ class TestTraining:
         assert encoder.name == NAME
         pictures, labels = read_pictures(data / VALIDATION)
         assert scores.n == len(labels)
-        said = encoder.encode_crops(list(pictures[:, 0].numpy())).argmax(axis=1)
+        said = encoder.encode(list(pictures[:, 0].numpy())).argmax(axis=1)
         assert float((said == labels).mean()) == pytest.approx(scores.accuracy)
 
     def test_the_report(self, trained: tuple[Path, Scores]) -> None:

@@ -364,8 +364,7 @@ class TestReadFaces:
         archive.write_bytes(b"faces")
         encoder: Any = SimpleNamespace(
             name="looker-1",
-            encode_crop=lambda crop: np.zeros(2, np.float32),
-            encode_crops=lambda crops: np.array([[crop.mean(), len(crop)] for crop in crops], np.float32),
+            encode=lambda crops: np.array([[crop.mean(), len(crop)] for crop in crops], np.float32),
         )
         pool = read_faces(archive, encoder, tmp_path / "cache", validation)
         mine = [1, 3, 5] if validation else [0, 2, 4, 6]
