@@ -71,7 +71,7 @@ def words() -> list[Row]:
     """The text encoder on one sentence."""
     from synctva_ros.encoders.text import TextEncoder
 
-    encoder = TextEncoder(adapter="text_feelings")
+    encoder = TextEncoder("text_feelings")
     return [measure("text, one sentence", lambda: encoder.encode([SENTENCE]))]
 
 

@@ -25,7 +25,7 @@ from synctva_ros.events import EMOTIONS, Modality
 
 WEIGHTS = SHIPPED_WEIGHTS.parent
 DEMO = WEIGHTS.parent / "demo"
-FOLDERS = sorted(path.name for path in WEIGHTS.iterdir() if path.is_dir())
+FOLDERS = sorted(path.name for path in WEIGHTS.iterdir() if path.is_dir() and path.name != "__pycache__")
 #: Those that judge people.
 JUDGES = ("face_expression", "voice_emotion", "synctva")
 DATA = Path(os.environ.get("SYNCTVA_DATA", Path(__file__).parents[2] / "shared/data"))
@@ -115,10 +115,11 @@ def test_all_are_there_and_not_too_large() -> None:
 
 def test_nothing_is_pickled() -> None:
     for path in WEIGHTS.rglob("*"):
-        if not path.is_file():
+        if not path.is_file() or path.parent.name == "__pycache__":
             continue
-        # CTranslate2's own format; all others are tensors, JSON or text.
-        assert path.suffix in (".safetensors", ".json", ".md") or path == WEIGHTS / "whisper_demo/model.bin", path
+        # CTranslate2's own format; all others are tensors, JSON, text or Python.
+        known = path.suffix in (".safetensors", ".json", ".md", ".py")
+        assert known or path == WEIGHTS / "whisper_demo/model.bin", path
         start = path.read_bytes()[:2]
         assert start != b"PK", f"{path} is a ZIP archive, as torch.save writes"
         assert not (start[:1] == b"\x80" and start[1:] <= b"\x05"), f"{path} is a pickle"
@@ -127,7 +128,7 @@ def test_nothing_is_pickled() -> None:
 def test_the_network_asks_for_the_encoders_that_come_with_it() -> None:
     written = json.loads((SHIPPED_WEIGHTS / "model.json").read_text(encoding="utf-8"))
     assert written["labels"] == list(EMOTIONS)
-    shipped = {"text": TextEncoder(adapter=TEXT_ADAPTER), "audio": AudioEncoder(), "vision": FaceEncoder()}
+    shipped = {"text": TextEncoder(TEXT_ADAPTER), "audio": AudioEncoder(), "vision": FaceEncoder()}
     assert written["encoders"] == {
         modality: {"name": encoder.name, "width": encoder.width} for modality, encoder in shipped.items()
     }

@@ -214,7 +214,7 @@ class Recognizer:
 
     def _features(self, part: _Part, transcript: Transcript | None) -> Features:
         if transcript is not None and transcript.text and self._extractor.text is None:
-            self._extractor.text = TextEncoder(adapter=TEXT_ADAPTER)
+            self._extractor.text = TextEncoder(TEXT_ADAPTER)
         heard = self._voice and not part.is_silent
         voice = self._extractor.voice(part.utterance) if heard else None
         face = self._extractor.look(part.frames_seen, part.observations)

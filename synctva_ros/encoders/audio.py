@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,8 +11,10 @@ from scipy import signal
 
 from synctva_ros.encoders.functionals import AcousticFunctionals
 from synctva_ros.encoders.voice_network import RATE, VoiceNetwork, VoiceNetworkConfig
-from synctva_ros.encoders.weights import EncoderWeightsError, load_encoder
+from synctva_ros.encoders.weights import load_encoder
 from synctva_ros.events import EMOTIONS, FloatArray
+from synctva_ros.weights import VOICE
+from synctva_ros.weights.files import WeightsError
 
 # Root mean square below which there is nothing to hear: 16 bits resolve 3e-5.
 _SILENCE = 1e-6
@@ -28,35 +31,36 @@ class AudioEncoder:
     mean over the classes: 0 everywhere means that the voice tells nothing.
     """
 
-    def __init__(self, weights: str = "voice_emotion") -> None:
+    modality: ClassVar[str] = "audio"
+
+    def __init__(self, weights: str = "") -> None:
         """Load the network.
 
         Args:
-            weights: name of weights that come with the package, or a folder of your own.
+            weights: name of weights that come with the package, or a folder; empty for ``voice_emotion``.
 
         Raises:
-            EncoderWeightsError: They are missing, damaged, or of another encoder.
+            WeightsError: They are missing, damaged, or of another encoder.
         """
+        weights = weights or VOICE
         self.network: VoiceNetwork
         self.network, self.name, self.training = load_encoder(weights, VoiceNetwork, VoiceNetworkConfig, EMOTIONS)
         self.width: int = len(EMOTIONS)
         self._functionals = AcousticFunctionals()
         if self.network.config.functionals != self._functionals.width:
-            raise EncoderWeightsError(
+            raise WeightsError(
                 f"{weights} is for {self.network.config.functionals} acoustic functionals, here there are "
                 f"{self._functionals.width}: train the encoder again (synctva train-encoder audio)"
             )
 
-    def encode(self, samples: FloatArray, sample_rate: int = RATE) -> FloatArray:
-        """Vector ``[width]`` of mono sound ``[n]``; silence gives zeros.
+    def encode(self, samples: FloatArray, sample_rate: int = RATE) -> FloatArray | None:
+        """Vector ``[width]`` of mono sound ``[n]``; None for silence, which is no voice.
 
         Raises:
             ValueError: Not mono, empty, not finite, or an impossible sample rate.
         """
         sound = as_speech(samples, sample_rate)
-        if sound is None:
-            return np.zeros(self.width, np.float32)
-        return np.asarray(self.encode_members(sound).mean(axis=0))
+        return None if sound is None else np.asarray(self.encode_members(sound).mean(axis=0))
 
     @torch.inference_mode()
     def encode_members(self, sound: FloatArray) -> FloatArray:

@@ -38,7 +38,7 @@ class FaceEncoder:
 
         Raises:
             ImportError: OpenCV or torch is missing.
-            EncoderWeightsError: No such weights, or they are damaged or for something else (a ValueError).
+            WeightsError: No such weights, or they are damaged or for something else (a ValueError).
         """
         self._cv2 = import_cv2()
         import torch

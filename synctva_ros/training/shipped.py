@@ -15,10 +15,9 @@ others are kept for validation.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from synctva_ros.defaults import TEXT_ADAPTER
 from synctva_ros.encoders.audio import AudioEncoder, as_speech
 from synctva_ros.encoders.face import FaceEncoder
 from synctva_ros.encoders.text import TextEncoder
@@ -37,11 +35,14 @@ from synctva_ros.events import EMOTIONS, FloatArray
 from synctva_ros.network.synctva import MODALITIES, DialogueBatch, SyncTVA, SyncTVAConfig
 from synctva_ros.network.weights import Description, save
 from synctva_ros.training import face_encoder
+from synctva_ros.training.cache import cached
 from synctva_ros.training.corpora import Corpus, IntArray, as_recognised, read_corpus
 from synctva_ros.training.metrics import fit_temperature, score
+from synctva_ros.training.text_vectors import cached_vectors
 from synctva_ros.training.voice_augmentation import Distortion, NoVoice
 from synctva_ros.training.voice_encoder import CORPUS as VOICES
 from synctva_ros.training.voice_encoder import read_clips
+from synctva_ros.weights import TEXT
 
 MODEL_ID = "synctva-1"
 NEUTRAL = EMOTIONS.index("neutral")
@@ -125,19 +126,6 @@ class Material:
         return self.text.shape[1], self.voices.vectors.shape[1], self.faces.vectors.shape[1]
 
 
-def cached(folder: Path, parts: Sequence[str | bytes], make: Callable[[], FloatArray]) -> FloatArray:
-    """The array that ``make`` returns, from ``folder`` if it was made from the same parts before."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(hashlib.sha256(part if isinstance(part, bytes) else part.encode()).digest())
-    path = folder / f"{digest.hexdigest()[:32]}.npy"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(path, make())
-    array: FloatArray = np.load(path, allow_pickle=False)
-    return array
-
-
 def read_talks(corpus: Corpus, encoder: TextEncoder, cache: Path) -> tuple[list[Talk], FloatArray]:
     """Dialogues of a corpus and their text vectors."""
     rows: dict[str, int] = {}
@@ -157,8 +145,7 @@ def read_talks(corpus: Corpus, encoder: TextEncoder, cache: Path) -> tuple[list[
                 labels=np.array([known[int(label)] for label in dialogue.labels]),
             )
         )
-    probe = encoder.encode(["probe"]).tobytes()
-    return talks, cached(cache, [encoder.name, probe, *rows], lambda: encoder.encode(list(rows)))
+    return talks, cached_vectors(encoder, list(rows), cache, progress=False)
 
 
 def emotional(corpus: Corpus) -> Corpus:
@@ -211,7 +198,7 @@ def read_voices(folder: Path, encoder: AudioEncoder, cache: Path, validation: bo
 
     key: list[str | bytes] = [
         encoder.name,
-        encoder.encode(PROBE).tobytes(),
+        _probe(encoder),
         f"{validation} {COPIES}",
         *(clip.sound.tobytes() for clip in clips),
     ]
@@ -224,9 +211,10 @@ def read_others(encoder: AudioEncoder, cache: Path) -> FloatArray:
 
     def encode() -> FloatArray:
         no_voice = NoVoice(np.random.default_rng(0))
-        return np.stack([encoder.encode(no_voice()) for _ in range(OTHER_SOUNDS)])
+        vectors = (encoder.encode(no_voice()) for _ in range(OTHER_SOUNDS))
+        return np.stack([vector for vector in vectors if vector is not None])
 
-    return cached(cache, ["others", encoder.name, encoder.encode(PROBE).tobytes()], encode)
+    return cached(cache, ["others", encoder.name, _probe(encoder)], encode)
 
 
 def read_faces(archive: Path, encoder: FaceEncoder, cache: Path, validation: bool) -> Pool:
@@ -246,6 +234,10 @@ def read_faces(archive: Path, encoder: FaceEncoder, cache: Path, validation: boo
 
 # What an encoder makes of this is part of the cache's key: a changed encoder must not find its old vectors.
 PROBE = np.random.default_rng(0).random(16000, dtype=np.float32)
+
+
+def _probe(encoder: AudioEncoder) -> bytes:
+    return np.asarray(encoder.encode(PROBE)).tobytes()
 
 
 def talk_batch(
@@ -432,7 +424,7 @@ def figures(probabilities: FloatArray, labels: IntArray) -> dict[str, float]:
 
 def read_material(data: Path, cache: Path) -> tuple[Material, list[Talk], Material, dict[str, str]]:
     """What is trained on, further dialogues, what is validated on, and the encoders' names."""
-    words, voice, face = TextEncoder(adapter=TEXT_ADAPTER), AudioEncoder(), FaceEncoder()
+    words, voice, face = TextEncoder(TEXT), AudioEncoder(), FaceEncoder()
     erc = data / "erc"
     meld, valid = (read_corpus(erc, "meld", split) for split in ("train", "valid"))
     emory = scenes_of(read_corpus(erc, "emorynlp", "train"), meld, valid)

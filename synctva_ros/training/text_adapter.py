@@ -1,4 +1,4 @@
-"""Teaches the text encoder feelings, and keeps what it learned as a small low-rank difference.
+"""Fine-tunes the text encoder to feelings, and keeps what that changed as a small low-rank difference.
 
     synctva train-encoder text --data DIR --out FOLDER
 
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from synctva_ros.encoders.text import TextEncoder, save_adapter
+from synctva_ros.encoders.adapter import save_adapter
+from synctva_ros.encoders.text import TextEncoder
 from synctva_ros.events import EMOTIONS
 from synctva_ros.network.synctva import SyncTVA, SyncTVAConfig
 from synctva_ros.training.corpora import Corpus, IntArray, as_recognised, read_corpus
@@ -49,7 +50,7 @@ def train_text_adapter(
 
     Args:
         data: folder with ``dailydialog_train.jsonl`` and ``meld_train.jsonl``.
-        out: gets ``adapter.safetensors`` and ``adapter.json``.
+        out: gets the weights.
         epochs: passes over DailyDialog and over MELD.
         soup: how many trainings on MELD are averaged.
         seed: of everything that is drawn.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +11,9 @@ import torch
 
 from synctva_ros.encoders.text import TextEncoder
 from synctva_ros.events import FloatArray
+from synctva_ros.training.cache import cached
 from synctva_ros.training.corpora import Corpus
 from synctva_ros.training.recipe import Recipe
-from synctva_ros.vision.detector_file import cache_folder
 
 _CHUNK = 256
 _PROBE = "What an encoder makes of this is part of the key: a changed encoder must not find its old vectors."
@@ -23,37 +21,25 @@ _PROBE = "What an encoder makes of this is part of the key: a changed encoder mu
 
 def text_encoder(recipe: Recipe) -> TextEncoder:
     """The text encoder that a recipe asks for, on all cores: nothing else runs while texts are encoded."""
-    return TextEncoder(threads=os.cpu_count() or 1, adapter=recipe.text_adapter)
+    return TextEncoder(recipe.text_adapter, threads=os.cpu_count() or 1)
 
 
 def cached_vectors(
-    encoder: TextEncoder, texts: Sequence[str], cache: Path, *, progress: bool = True, title: str = "text"
+    encoder: TextEncoder, texts: Sequence[str], cache: Path | None, *, progress: bool = True, title: str = "text"
 ) -> FloatArray:
     """Vectors ``[n, width]`` of the texts; encoded once for the same encoder and the same texts in the same order."""
     from tqdm import tqdm
 
-    digest = hashlib.sha256(encoder.name.encode() + encoder.encode([_PROBE]).round(4).tobytes())
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode()).digest())
-    path = cache / f"{digest.hexdigest()[:32]}.npy"
-    if path.is_file():
-        # A file that a full disk or a lost power cut short is made again.
-        with contextlib.suppress(OSError, ValueError, EOFError):
-            kept: FloatArray = np.load(path, allow_pickle=False)
-            return kept
-    # The longest first: the bar then errs on the safe side.
-    unique = sorted(set(texts), key=len, reverse=True)
-    parts = [
-        encoder.encode(unique[first : first + _CHUNK])
-        for first in _bar(tqdm, range(0, len(unique), _CHUNK), progress, f"encoding {title}")
-    ]
-    row = {text: number for number, text in enumerate(unique)}
-    vectors: FloatArray = np.concatenate(parts)[[row[text] for text in texts]]
-    cache.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.part.npy")
-    np.save(unfinished, vectors)
-    unfinished.replace(path)
-    return vectors
+    def encode() -> FloatArray:
+        # The longest first: the bar then errs on the safe side.
+        unique = sorted(set(texts), key=len, reverse=True)
+        batches = range(0, len(unique), _CHUNK)
+        bar = tqdm(batches, desc=f"encoding {title}", unit="batch", disable=not progress)
+        vectors = np.concatenate([encoder.encode(unique[first : first + _CHUNK]) for first in bar])
+        row = {text: number for number, text in enumerate(unique)}
+        return np.asarray(vectors[[row[text] for text in texts]])
+
+    return cached(cache, [encoder.name, encoder.encode([_PROBE]).round(4).tobytes(), *texts], encode)
 
 
 def encode_texts(
@@ -65,7 +51,7 @@ def encode_texts(
         cached_vectors(
             encoder,
             [text for dialogue in split.dialogues for text in dialogue.texts],
-            cache or cache_folder(),
+            cache,
             progress=progress,
             title=f"{split.name} {split.split}",
         )
@@ -76,8 +62,3 @@ def encode_texts(
         return vectors, encoder.name, encoder.width
     width = encoder.width // len(encoder.layers)
     return [rows[:, -width:] for rows in vectors], f"{encoder.name}/sentence", width
-
-
-def _bar(tqdm: type, items: range, progress: bool, title: str) -> Iterable[int]:
-    bar: Iterable[int] = tqdm(items, desc=title, unit="batch", disable=not progress)
-    return bar

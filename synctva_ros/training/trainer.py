@@ -25,13 +25,14 @@ from torch.nn.functional import cross_entropy, log_softmax
 
 from synctva_ros.events import FloatArray
 from synctva_ros.network.synctva import MODALITIES, DialogueBatch, SyncTVA, SyncTVAConfig
-from synctva_ros.network.weights import TENSORS, Description, load, save
+from synctva_ros.network.weights import Description, load, save
 from synctva_ros.training import checkpoint
 from synctva_ros.training.corpora import VECTORS, Corpus, Dialogue, read_corpus
 from synctva_ros.training.metrics import Scores, fit_temperature, score
 from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.references import LateFusionReference, RecurrentReference, ReferenceConfig
 from synctva_ros.training.text_vectors import encode_texts
+from synctva_ros.weights.files import TENSORS
 
 FORMAT_VERSION = 1
 DESCRIPTION = "run.json"

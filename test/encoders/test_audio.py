@@ -12,8 +12,9 @@ from scipy import signal
 from synctva_ros.encoders.audio import AudioEncoder, as_speech
 from synctva_ros.encoders.face_network import FaceNetwork, FaceNetworkConfig
 from synctva_ros.encoders.voice_network import VoiceNetwork, VoiceNetworkConfig
-from synctva_ros.encoders.weights import EncoderWeightsError, save_encoder
+from synctva_ros.encoders.weights import save_encoder
 from synctva_ros.events import EMOTIONS, FloatArray
+from synctva_ros.weights.files import WeightsError
 
 RATE = 16000
 CONFIG = VoiceNetworkConfig(classes=len(EMOTIONS), members=3, width=4, summary=16, hidden=16)
@@ -47,7 +48,8 @@ def distance(a: FloatArray, b: FloatArray) -> float:
     return float(np.abs(a - b).max())
 
 
-def check(vector: FloatArray) -> None:
+def check(vector: FloatArray | None) -> None:
+    assert vector is not None
     assert vector.shape == (len(EMOTIONS),)
     assert vector.dtype == np.float32
     assert np.isfinite(vector).all()
@@ -86,11 +88,9 @@ def test_offset_does_not_matter(encoder: AudioEncoder) -> None:
     assert distance(encoder.encode(sound + np.float32(0.2)), encoder.encode(sound)) < 1e-3
 
 
-def test_silence_gives_zeros(encoder: AudioEncoder) -> None:
+def test_in_silence_there_is_nothing_to_hear(encoder: AudioEncoder) -> None:
     for silence in (np.zeros(RATE), np.full(RATE, 0.5), np.full(70 * RATE, -1e-3), np.ones(1)):
-        vector = encoder.encode(silence.astype(np.float32))
-        assert vector.shape == (encoder.width,)
-        assert not vector.any()
+        assert encoder.encode(silence.astype(np.float32)) is None
 
 
 def test_long_sound_is_heard_in_parts(encoder: AudioEncoder) -> None:
@@ -160,15 +160,15 @@ def test_bad_input_is_refused(encoder: AudioEncoder, samples: FloatArray, rate: 
 def test_weights_for_other_functionals_are_refused(tmp_path: Path) -> None:
     other = VoiceNetwork(VoiceNetworkConfig(len(EMOTIONS), members=1, width=4, summary=8, functionals=99, hidden=8))
     save_encoder(other, tmp_path, "voice-test-4", EMOTIONS, {})
-    with pytest.raises(EncoderWeightsError, match=r"99 acoustic functionals, here there are \d+: train the encoder"):
+    with pytest.raises(WeightsError, match=r"99 acoustic functionals, here there are \d+: train the encoder"):
         AudioEncoder(str(tmp_path))
 
 
 def test_weights_of_another_encoder_are_refused(tmp_path: Path) -> None:
     save_encoder(FaceNetwork(FaceNetworkConfig(7, width=8, blocks=1)), tmp_path, "face-test-1", EMOTIONS, {})
-    with pytest.raises(EncoderWeightsError, match="is for 'face-residual', but 'voice-residual' is needed"):
+    with pytest.raises(WeightsError, match="is for 'face-residual', but voice-residual is needed"):
         AudioEncoder(str(tmp_path))
-    with pytest.raises(EncoderWeightsError, match="is missing: give the name of weights"):
+    with pytest.raises(WeightsError, match="is missing: give the name of weights"):
         AudioEncoder(str(tmp_path / "nowhere"))
 
 

@@ -22,7 +22,8 @@ from synctva_ros.encoders.face import (
     speaker_face,
 )
 from synctva_ros.encoders.face_network import FaceNetwork, FaceNetworkConfig
-from synctva_ros.encoders.weights import EncoderWeightsError, save_encoder
+from synctva_ros.encoders.weights import save_encoder
+from synctva_ros.weights.files import WeightsError
 from synctva_ros.events import EMOTIONS
 from synctva_ros.vision.detector_file import find_yunet
 
@@ -439,9 +440,9 @@ def test_a_batch_is_its_pictures(encoder: FaceEncoder) -> None:
 
 def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
     save_encoder(FaceNetwork(FaceNetworkConfig(2, width=8, blocks=1)), tmp_path, "smile-1", ("smile", "none"), {})
-    with pytest.raises(EncoderWeightsError, match="has the classes"):
+    with pytest.raises(WeightsError, match="is for the classes"):
         FaceEncoder(str(tmp_path))
-    with pytest.raises(EncoderWeightsError, match="missing: give the name of weights"):
+    with pytest.raises(WeightsError, match="missing: give the name of weights"):
         FaceEncoder("no-such-weights")
 
 

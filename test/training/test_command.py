@@ -70,7 +70,7 @@ def test_references_are_trained_by_the_same_commands(synctva: Command, tmp_path:
     (tmp_path / "tiny.yaml").write_text(f"model: {model}\nhidden: 8\nepochs: 1\n")
     assert synctva("train", out=tmp_path / "run", config=tmp_path / "tiny.yaml") == 0
     written = json.loads((tmp_path / "run" / "seed-1" / "model.json").read_text())
-    assert (written["architecture"], written["model_id"]) == (model, f"{model}-meld-causal-1")
+    assert (written["architecture"], written["name"]) == (model, f"{model}-meld-causal-1")
     assert synctva("evaluate", run=tmp_path / "run", split="train", modalities="a") == 0
 
 

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from synctva_ros.events import EMOTIONS
-from synctva_ros.network.weights import WeightsError
 from synctva_ros.training import evaluate as module
 from synctva_ros.training.corpora import CORPORA, Corpus, CorpusError, read_corpus
 from synctva_ros.training.evaluate import Evaluation, evaluate, print_scores, write_page
 from synctva_ros.training.metrics import score
 from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.trainer import Run, RunError, train
+from synctva_ros.weights.files import WeightsError
 
 TINY = Recipe(hidden=8, heads=2, window=2, epochs=2, batch=2, averaging=0.5, learning_rate=0.01)
 LENGTHS = [4, 3, 5, 1]

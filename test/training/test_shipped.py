@@ -31,7 +31,6 @@ from synctva_ros.training.shipped import (
     Material,
     Pool,
     Talk,
-    cached,
     disagreeing,
     emotional,
     joined,
@@ -81,19 +80,6 @@ def check(batch: DialogueBatch, labels: torch.Tensor) -> None:
     same = batch.dialogue.diff() == 0
     assert (batch.start.diff()[same] > 0.0).all()
     assert ((labels == NO_LABEL) | ((labels >= 0) & (labels < len(EMOTIONS)))).all()
-
-
-class TestCached:
-    def test_keyed_by_content(self, tmp_path: Path) -> None:
-        def fail() -> FloatArray:
-            raise AssertionError("made twice")
-
-        made = cached(tmp_path / "new", ["encoder", b"ab"], lambda: np.ones(2, np.float32))
-        assert np.array_equal(cached(tmp_path / "new", ["encoder", b"ab"], fail), made)
-        others: list[list[str | bytes]] = [["encodera", b"b"], ["encoder", b"a", b"b"], [b"ab", "encoder"], ["encoder"]]
-        for other in others:
-            with pytest.raises(AssertionError):
-                cached(tmp_path / "new", other, fail)
 
 
 class TestPool:
@@ -294,7 +280,7 @@ class TestCorpora:
         assert len(vectors) == 5  # each sentence once
         before = len(words.seen)
         read_talks(corpus_of(dialogue, name="emorynlp"), words, tmp_path)
-        assert words.seen[before:] == ["probe"]  # the rest comes from the cache
+        assert len(words.seen) == before + 1  # a probe of the encoder; the rest comes from the cache
 
 
 class Listener:

@@ -32,11 +32,11 @@ def data(write_split: Callable[..., Corpus], tmp_path: Path) -> Path:
 def test_an_adapter_is_learned_and_read(data: Path) -> None:
     out = data / "new" / "adapter"
     train_text_adapter(data, out, epochs=(1, 1), soup=2, progress=False)
-    assert sorted(path.name for path in out.iterdir()) == ["adapter.json", "adapter.safetensors"]
-    written = json.loads((out / "adapter.json").read_text())
+    assert sorted(path.name for path in out.iterdir()) == ["model.json", "model.safetensors"]
+    written = json.loads((out / "model.json").read_text())
     assert (written["name"], written["rank"]) == (text_adapter.NAME, text_adapter.RANK)
     assert (written["training"]["epochs"], written["training"]["averaged"]) == ([1, 1], 2)
-    plain, adapted = TextEncoder(threads=0), TextEncoder(threads=0, adapter=str(out))
+    plain, adapted = TextEncoder(threads=0), TextEncoder(str(out), threads=0)
     assert written["base"] == plain.name
     assert adapted.name == f"{plain.name}+{text_adapter.NAME}"
     before, after = plain.encode(TEXTS), adapted.encode(TEXTS)
@@ -46,14 +46,14 @@ def test_an_adapter_is_learned_and_read(data: Path) -> None:
     np.testing.assert_array_equal(before[:, :third], after[:, :third])
     assert np.abs(before - after)[:, third:].max() > 1e-3
     np.testing.assert_allclose(before, after, atol=0.3)
-    assert not [name for name in load_file(out / "adapter.safetensors") if name.startswith(("embeddings", "pooler"))]
+    assert not [name for name in load_file(out / "model.safetensors") if name.startswith(("embeddings", "pooler"))]
 
 
 def test_the_same_seed_gives_the_same_adapter(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_adapter, "RANK", 1)
     for name in ("a", "b"):
         train_text_adapter(data, data / name, epochs=(1, 1), soup=1, progress=False)
-    for file in ("adapter.safetensors", "adapter.json"):
+    for file in ("model.safetensors", "model.json"):
         assert (data / "a" / file).read_bytes() == (data / "b" / file).read_bytes()
 
 
@@ -68,7 +68,7 @@ def test_several_trainings_are_averaged_and_begin_at_the_same_place(
     monkeypatch.setattr(text_adapter, "_learn_utterances", learn)
     monkeypatch.setattr(text_adapter, "_learn_dialogues", learn)
     train_text_adapter(data, data / "out", soup=3, progress=False)
-    tensors = load_file(data / "out" / "adapter.safetensors")
+    tensors = load_file(data / "out" / "model.safetensors")
     assert list(tensors) == [key]
     assert tensors[key].tolist() == pytest.approx([1.3] * 384, abs=1e-3)
 

@@ -75,7 +75,7 @@ def test_an_interruption_leaves_nothing_that_counts(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(text_vectors.np, "save", interrupted)
+        patch.setattr(np, "save", interrupted)
         with pytest.raises(KeyboardInterrupt):
             vectors_of(words, TEXTS, tmp_path)
     vectors, encoded = vectors_of(words, TEXTS, tmp_path)
@@ -112,7 +112,7 @@ def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 
 def test_a_recipe_names_the_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
     adapters: list[str] = []
-    monkeypatch.setattr(text_vectors, "TextEncoder", lambda threads, adapter: adapters.append(adapter))
+    monkeypatch.setattr(text_vectors, "TextEncoder", lambda weights, threads: adapters.append(weights))
     text_vectors.text_encoder(Recipe())
     text_vectors.text_encoder(Recipe(text_adapter="mine"))
     assert adapters == ["", "mine"]

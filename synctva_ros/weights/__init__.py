@@ -1,0 +1,10 @@
+"""The trained networks that come with the package, each in a folder; :mod:`.files` reads and writes such folders."""
+
+from pathlib import Path
+
+#: Folder of all weights that come with the package.
+WEIGHTS = Path(__file__).parent
+#: Those of the emotion network.
+SHIPPED_WEIGHTS = WEIGHTS / "synctva"
+#: Names of what the text encoder was fine-tuned to, and of the weights of the voice and the face encoder.
+TEXT, VOICE, FACE = "text_feelings", "voice_emotion", "face_expression"
