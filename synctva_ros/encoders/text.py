@@ -38,7 +38,7 @@ class TextEncoder:
 
     modality: ClassVar[str] = "text"
 
-    def __init__(self, weights: str = "", *, base_model: str = "", device: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, weights: str = "", *, base_model: str = "", device: str = "cpu", threads: int = 0) -> None:
         """Load the weights.
 
         Args:

@@ -3,7 +3,7 @@
 ``model.json`` also holds::
 
     {
-      "architecture": "sync-tva",           which kind of network, see Network
+      "architecture": "sync-tva",           which kind of network
       "name": "synctva-...",                the model_id that every estimate carries
       "labels": ["neutral", ...],           the order of the outputs
       "encoders": {"text": {"name": "...", "width": 384}, "audio": {...}, "vision": {...}},
@@ -19,44 +19,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, overload
+from typing import Any
 
 import torch
 from torch import nn
 
-from synctva_ros.weights.files import (
-    DESCRIPTION,
-    WeightsError,
-    check_labels,
-    check_tensors,
-    locate,
-    read,
-    using,
-    write,
-)
+from synctva_ros.weights.files import DESCRIPTION, WeightsError, check_labels, check_tensors, locate, read, using, write
 
 from .synctva import MODALITIES, SyncTVA, SyncTVAConfig
 
 #: For each name of an architecture the class of the network and of its config.
 Architectures = Mapping[str, tuple[type[nn.Module], type]]
 SYNC_TVA: Architectures = {SyncTVA.ARCHITECTURE: (SyncTVA, SyncTVAConfig)}
-
-
-class Network(Protocol):
-    """What can be saved: a torch module, made of its config alone.
-
-    Attributes:
-        ARCHITECTURE: name of its kind.
-        config: a dataclass with ``widths`` and ``classes``, whose other values JSON can hold.
-        temperature: of text, audio and vision.
-    """
-
-    ARCHITECTURE: ClassVar[str]
-    config: Any
-    temperature: tuple[float, float, float]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Its tensors by name, as ``torch.nn.Module`` gives them."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +51,14 @@ class Description:
     training: dict[str, Any] = field(default_factory=dict)
 
 
-def save(model: Network, folder: Path | str, description: Description) -> None:
+def save(model: Any, folder: Path | str, description: Description) -> None:
     """Write the model and its temperature to ``folder``, which is created if need be.
+
+    Args:
+        model: a module with ``ARCHITECTURE``, ``temperature`` and a dataclass ``config``, of which alone it is made,
+            with ``widths``, ``classes`` and other values that JSON can hold.
+        folder: gets the two files.
+        description: what it says of itself.
 
     Raises:
         WeightsError: the description does not fit the model.
@@ -101,27 +81,6 @@ def save(model: Network, folder: Path | str, description: Description) -> None:
     write(Path(folder), model.ARCHITECTURE, description.model_id, model.state_dict(), about)
 
 
-@overload
-def load(
-    folder: Path | str,
-    device: torch.device | str = "cpu",
-    *,
-    labels: Sequence[str] | None = None,
-    encoders: Mapping[str, str] | None = None,
-) -> tuple[SyncTVA, Description]: ...
-
-
-@overload
-def load(
-    folder: Path | str,
-    device: torch.device | str = "cpu",
-    *,
-    labels: Sequence[str] | None = None,
-    encoders: Mapping[str, str] | None = None,
-    architectures: Architectures,
-) -> tuple[nn.Module, Description]: ...
-
-
 def load(
     folder: Path | str,
     device: torch.device | str = "cpu",
@@ -129,7 +88,7 @@ def load(
     labels: Sequence[str] | None = None,
     encoders: Mapping[str, str] | None = None,
     architectures: Architectures = SYNC_TVA,
-) -> tuple[nn.Module, Description]:
+) -> tuple[Any, Description]:
     """Read a model, ready for inference.
 
     Args:

@@ -1,6 +1,6 @@
 """Trains the shipped weights: one causal network for words, voice and face.
 
-    python -m synctva_ros.training.shipped --data DIR --out FOLDER --cache DIR
+    python -m synctva_ros.training.shipped --data DIR --out FOLDER [--cache DIR]
 
 There is no free corpus in which words, voice and face of the same person come together. So voices (RAVDESS) and faces
 (FER2013) of the same emotion, but of other people, are put beside the words of MELD, DailyDialog and EmoryNLP, and each
@@ -126,7 +126,7 @@ class Material:
         return self.text.shape[1], self.voices.vectors.shape[1], self.faces.vectors.shape[1]
 
 
-def read_talks(corpus: Corpus, encoder: TextEncoder, cache: Path) -> tuple[list[Talk], FloatArray]:
+def read_talks(corpus: Corpus, encoder: TextEncoder, cache: Path | None) -> tuple[list[Talk], FloatArray]:
     """Dialogues of a corpus and their text vectors."""
     rows: dict[str, int] = {}
     known = {number: NO_LABEL for number in range(len(corpus.labels))}
@@ -173,7 +173,7 @@ def scenes_of(corpus: Corpus, training: Corpus, held_out: Corpus) -> Corpus:
     return replace(corpus, dialogues=tuple(kept))
 
 
-def read_voices(folder: Path, encoder: AudioEncoder, cache: Path, validation: bool) -> Pool:
+def read_voices(folder: Path, encoder: AudioEncoder, cache: Path | None, validation: bool) -> Pool:
     """Voices as the encoder hears those of strangers, and behind them distorted copies.
 
     Raises:
@@ -206,7 +206,7 @@ def read_voices(folder: Path, encoder: AudioEncoder, cache: Path, validation: bo
     return Pool(vectors, np.tile([clip.label for clip in clips], len(vectors) // len(clips)))
 
 
-def read_others(encoder: AudioEncoder, cache: Path) -> FloatArray:
+def read_others(encoder: AudioEncoder, cache: Path | None) -> FloatArray:
     """What the encoder makes of sounds that are no voice ``[n, width]``."""
 
     def encode() -> FloatArray:
@@ -217,7 +217,7 @@ def read_others(encoder: AudioEncoder, cache: Path) -> FloatArray:
     return cached(cache, ["others", encoder.name, _probe(encoder)], encode)
 
 
-def read_faces(archive: Path, encoder: FaceEncoder, cache: Path, validation: bool) -> Pool:
+def read_faces(archive: Path, encoder: FaceEncoder, cache: Path | None, validation: bool) -> Pool:
     """Every second picture, and behind them distorted copies."""
     pictures, labels = face_encoder.read_pictures(archive)
     pictures, labels = pictures[int(validation) :: 2], labels[int(validation) :: 2]
@@ -422,7 +422,7 @@ def figures(probabilities: FloatArray, labels: IntArray) -> dict[str, float]:
     }
 
 
-def read_material(data: Path, cache: Path) -> tuple[Material, list[Talk], Material, dict[str, str]]:
+def read_material(data: Path, cache: Path | None) -> tuple[Material, list[Talk], Material, dict[str, str]]:
     """What is trained on, further dialogues, what is validated on, and the encoders' names."""
     words, voice, face = TextEncoder(TEXT), AudioEncoder(), FaceEncoder()
     erc = data / "erc"
@@ -453,7 +453,7 @@ def read_material(data: Path, cache: Path) -> tuple[Material, list[Talk], Materi
     return train, groups[2], validation, dict(zip(MODALITIES, (words.name, voice.name, face.name), strict=True))
 
 
-def train(data: Path, out: Path, cache: Path, epochs: int, seed: int) -> dict[str, Any]:
+def train(data: Path, out: Path, cache: Path | None, epochs: int, seed: int) -> dict[str, Any]:
     """Train, choose the epoch and the temperature on the validation sets, write the weights and return the figures."""
     began = time.process_time()
     rng = np.random.default_rng(seed)
@@ -558,7 +558,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the shipped network.")
     parser.add_argument("--data", type=Path, required=True, help="folder with erc/, speech_emotion/ and faces/")
     parser.add_argument("--out", type=Path, required=True, help="where model.safetensors and model.json go")
-    parser.add_argument("--cache", type=Path, required=True, help="where encoded vectors are kept between runs")
+    parser.add_argument("--cache", type=Path, help="where encoded vectors are kept between runs (user's cache folder)")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -58,7 +58,7 @@ def train_text_adapter(
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    encoder = TextEncoder(threads=0)
+    encoder = TextEncoder()
     daily, meld = (read_corpus(data, name, "train") for name in ("dailydialog", "meld"))
     original = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
     # A word that is not in these corpora must not be left behind by those that are.

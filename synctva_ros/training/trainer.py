@@ -498,7 +498,7 @@ def _finish(
             "validation": figures,
         },
     )
-    save(model, folder, description)  # type: ignore[arg-type]
+    save(model, folder, description)
     (folder / checkpoint.FILE).unlink(missing_ok=True)
     return scores
 
@@ -509,6 +509,7 @@ def load_network(run: Run, folder: Path, device: str = "auto") -> nn.Module:
     Raises:
         WeightsError: its files cannot be used.
     """
+    model: nn.Module
     model, _ = load(folder, _device(device), labels=run.labels, encoders=run.encoders, architectures=ARCHITECTURES)
     return model
 

@@ -23,9 +23,9 @@ from synctva_ros.encoders.face import (
 )
 from synctva_ros.encoders.face_network import FaceNetwork, FaceNetworkConfig
 from synctva_ros.encoders.weights import save_encoder
-from synctva_ros.weights.files import WeightsError
 from synctva_ros.events import EMOTIONS
 from synctva_ros.vision.detector_file import find_yunet
+from synctva_ros.weights.files import WeightsError
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
 
