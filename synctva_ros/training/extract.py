@@ -156,8 +156,7 @@ class ClipEncoder:
         if self.audio is not None and media.has_audio:  # else MediaFile has said so
             samples = np.concatenate([np.zeros(0, np.float32), *sound])
             voice = self.audio.encode(samples) if len(samples) else None
-            if voice is None or not voice.any():
-                voice = None  # the encoder's zeros for silence are no voice
+            if voice is None:
                 self._warn(f"{path}: its sound is silent or cannot be decoded")
         if self.face is not None:
             if observations:
