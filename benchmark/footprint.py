@@ -27,7 +27,7 @@ from encoders import picture
 from running import SPAWN, Observer, OneProcess, Settings, in_a_process_each, in_one_process
 from spoken import spoken
 
-from synctva_ros.apps.cli import DEMO_WHISPER
+from synctva_ros.config import DEMO_WHISPER
 
 NODES = ["emotion", "features", "transcriber", "utterance"]  # who listens first
 SETTINGS: Settings = {"transcriber": {"model": str(DEMO_WHISPER)}}

@@ -28,7 +28,7 @@ from encoders import picture
 from running import Observer, Settings, in_a_process_each, in_one_process
 from spoken import Speech, Turn, spoken
 
-from synctva_ros.apps.cli import DEMO_WHISPER
+from synctva_ros.config import DEMO_WHISPER
 
 NODES = ["emotion", "features", "transcriber", "utterance", "media"]
 #: The default of the node ``utterance`` [s].

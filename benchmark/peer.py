@@ -41,7 +41,7 @@ import numpy as np
 from spoken import Speech, Turn, spoken
 
 from synctva_ros import __version__
-from synctva_ros.apps.cli import DEMO_WHISPER
+from synctva_ros.config import DEMO_WHISPER
 
 #: Silence after which an utterance is over, here and (but for its defaults) there [s].
 PAUSE = 0.5

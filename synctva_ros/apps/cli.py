@@ -8,15 +8,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from synctva_ros.config import NODES, Overrides, plan
+from synctva_ros.events import Emotion
 from synctva_ros.training import command
 
 DEMO = Path(__file__).parents[1] / "demo"
-DEMO_WHISPER = Path(__file__).parents[1] / "weights" / "whisper_demo"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,14 +50,7 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where Whisper and the network run")
     run.add_argument("--namespace", metavar="NAME", default="", help="of all nodes and topics")
-    run.add_argument(
-        "--set",
-        metavar="NODE.PARAMETER=VALUE",
-        action="append",
-        default=[],
-        type=_setting,
-        help="one parameter, wins over --config; may be given again",
-    )
+    _add_set(run, "one parameter, wins over --config; may be given again")
     demo = commands.add_parser(
         "demo",
         help="play the built-in dialogue",
@@ -114,9 +108,16 @@ def _add_recognize(commands: Any) -> None:
         default="",
         help="name or folder of a faster-whisper model; 'demo' for the closed-set test model",
     )
+    _add_set(recognize, "one parameter; may be given again")
     recognize.add_argument("--weights", metavar="DIR", type=Path, help="instead of the shipped ones")
     recognize.add_argument(
         "--face-detector", metavar="FILE", default="", help="a YuNet ONNX file instead of the usual detector"
+    )
+
+
+def _add_set(command: argparse.ArgumentParser, meaning: str) -> None:
+    command.add_argument(
+        "--set", metavar="NODE.PARAMETER=VALUE", action="append", default=[], type=_setting, help=meaning
     )
 
 
@@ -146,7 +147,21 @@ def run(arguments: argparse.Namespace, seen: list[dict[str, Any]] | None = None)
 
     if arguments.config is not None and not arguments.config.is_file():
         return _fail(f"{arguments.config}: there is no such file (--config)")
-    nodes, overrides = plan(arguments)
+    try:
+        nodes = plan(
+            media="" if arguments.media is None else str(arguments.media),
+            microphone=arguments.mic,
+            camera=arguments.camera,
+            whisper=arguments.whisper or "",
+            device=arguments.device or "",
+            fast=arguments.fast,
+        )
+        for node, parameter, _ in arguments.set:
+            if node in NODES and node not in nodes:
+                return _fail(f"--set {node}.{parameter}: the node {node!r} is not part of this run")
+        nodes = with_settings(nodes, arguments.set)
+    except ValueError as error:
+        return _fail(str(error))
     console = Console(highlight=False)
     # Its line is that of the person who is speaking; elsewhere than at a terminal nothing can be taken back.
     live = Live(console=console, auto_refresh=False, transient=True)
@@ -165,59 +180,34 @@ def run(arguments: argparse.Namespace, seen: list[dict[str, Any]] | None = None)
             show(console, emotion)
 
     with live if console.is_terminal and not arguments.json else nullcontext():
-        return _serve(nodes, arguments.config, overrides, on_emotion, arguments.namespace)
+        return _serve(nodes, arguments.config, lambda emotion: on_emotion(emotion.as_json()), arguments.namespace)
 
 
-def plan(arguments: argparse.Namespace) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """Which nodes the options of ``run`` ask for, and the parameters that they set per node."""
-    nodes = ["utterance", "transcriber", "features", "emotion"]
-    overrides: dict[str, dict[str, Any]] = {}
+def with_settings(nodes: Overrides, settings: Sequence[tuple[str, str, Any]]) -> Overrides:
+    """Parameters by node, and those that ``--set`` names.
 
-    def override(node: str, **values: Any) -> None:
-        overrides.setdefault(node, {}).update(values)
-
-    if arguments.media is not None:
-        nodes.append("media")
-        override("media", file=str(arguments.media.expanduser()), realtime=not arguments.fast)
-        if arguments.fast:  # nobody waits for an answer: what is done ahead of it would only hold it up
-            override("utterance", speculate=False, provisional_interval=0.0)
-    else:
-        nodes.append("microphone")
-        if arguments.mic:
-            override("microphone", device=arguments.mic)
-    if arguments.camera is not None:
-        nodes.append("camera")
-        override("camera", device=arguments.camera)
-        if arguments.media is not None:
-            override("media", video_rate=0.0)  # two sources of pictures would fight, and this one was asked for
-    if arguments.whisper is not None:
-        override("transcriber", model=str(DEMO_WHISPER) if arguments.whisper == "demo" else arguments.whisper)
-    if arguments.device is not None:
-        override("transcriber", device=arguments.device)
-        override("emotion", device=arguments.device)
-    for node, parameter, value in arguments.set:
-        override(node, **{parameter: value})
-    return nodes, overrides
+    Raises:
+        ValueError: there is no such node.
+    """
+    for node, parameter, value in settings:
+        if node not in NODES:
+            raise ValueError(f"--set {node}.{parameter}: there is no node {node!r}; the nodes are {', '.join(NODES)}")
+        nodes.setdefault(node, {})[parameter] = value
+    return nodes
 
 
-def _serve(
-    nodes: list[str], config: Path | None, overrides: dict[str, dict[str, Any]], on_emotion: Any, namespace: str
-) -> int:
+def _serve(nodes: Overrides, config: Path | None, on_emotion: Callable[[Emotion], None], namespace: str) -> int:
     # Voices and faces stay on this machine unless whoever starts the graph says otherwise.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     try:
-        from synctva_ros.ros.convert import emotion_to_dict
-        from synctva_ros.ros.graph import NODES, Graph, GraphError
+        from synctva_ros.ros.graph import Graph, GraphError
     except ImportError as error:
         return _fail(f"{error}: ROS 2 is missing; install the package with pip, or source a ROS 2 workspace")
 
-    unknown = sorted(set(overrides) - set(NODES))
-    if unknown:
-        return _fail(f"there is no node {unknown[0]!r}; the nodes are {', '.join(NODES)}")
     stop = threading.Event()
     graph: Graph | None = None
     try:
-        graph = Graph(nodes, config, overrides, lambda message: on_emotion(emotion_to_dict(message)), namespace)
+        graph = Graph(nodes, config, on_emotion, namespace)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         graph.start()
@@ -310,16 +300,20 @@ def _recognize(arguments: argparse.Namespace) -> int:
     texts: dict[Path, str] = {}
     if arguments.transcripts is not None:
         texts = read_transcripts(arguments.transcripts, list(found.files), say)
-    elif "t" in arguments.modalities and not arguments.whisper:
+    nodes = plan(whisper=arguments.whisper)
+    if arguments.weights is not None:
+        nodes["emotion"]["weights"] = str(arguments.weights)
+    if arguments.cropped_faces or arguments.face_detector:
+        nodes["faces"]["face_detector"] = "whole-image" if arguments.cropped_faces else arguments.face_detector
+    nodes = with_settings(nodes, arguments.set)
+    modalities = arguments.modalities
+    has_words = arguments.transcripts is not None or nodes["transcriber"].get("model")
+    if "t" in modalities and not has_words:
+        if modalities == "t":
+            return _fail("--modalities t: without --transcripts or --whisper there are no words")
         say("Without --transcripts or --whisper there are no words: voice and face only.")
-    recognizer = Recognizer(
-        arguments.modalities,
-        weights=arguments.weights,
-        whisper=str(DEMO_WHISPER) if arguments.whisper == "demo" else arguments.whisper,
-        face_detector=arguments.face_detector,
-        cropped_faces=arguments.cropped_faces,
-        warn=say,
-    )
+        modalities = modalities.replace("t", "")  # their encoder takes longest to load
+    recognizer = Recognizer(modalities, nodes, warn=say)
     # At a terminal the lines have to be printed above the bar, by who draws it.
     lines = errors if sys.stdout.isatty() and errors.is_terminal else Console(highlight=False)
     emotions: list[dict[str, Any]] = []

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from synctva_ros.defaults import UNCERTAIN_BELOW
+from synctva_ros.config import Dialogue
 
 BAR = 28  # characters of a bar for probability 1
 FILE = 36  # characters of a file's name
@@ -66,7 +66,7 @@ def provisional_line(emotion: dict[str, Any]) -> Text:
     return Text.assemble(
         (f"  speaking for {seconds:.1f} s  ", "dim"),
         (
-            emotion["label"] + ("?" if emotion["confidence"] < UNCERTAIN_BELOW else ""),
+            emotion["label"] + ("?" if emotion["confidence"] < Dialogue.uncertain_below else ""),
             COLOURS.get(emotion["label"], "white"),
         ),
         f" {emotion['confidence']:.0%}  ",

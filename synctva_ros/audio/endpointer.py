@@ -4,19 +4,20 @@ webrtcvad judges frames of 10 ms; a window with hysteresis turns its flicker int
 sound then places start and end, since webrtcvad itself holds on for up to 100 ms after speech.
 
 An utterance is known before it is over: once the first silent frames have placed its end, all that is missing is the
-rest of the hang-over. It is given out then already, for whoever can use the pause (``on_partial``).
+rest of the hang-over. It is given out then already (not final), for whoever can use the pause.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from synctva_ros.audio.stream import SAMPLE_RATE, Run, SampleStream, StreamCounters
-from synctva_ros.events import NANOSECONDS, AudioChunk, EndedBy, FloatArray, Utterance
+from synctva_ros.audio.stream import Run, SampleStream, StreamCounters
+from synctva_ros.config import Turns
+from synctva_ros.events import NANOSECONDS, SAMPLE_RATE, AudioChunk, EndedBy, FloatArray, Utterance
 
 FRAME = SAMPLE_RATE // 100  # webrtcvad takes 10, 20 or 30 ms; the shortest gives the finest end of speech
 FRAME_SECONDS = FRAME / SAMPLE_RATE
@@ -28,44 +29,10 @@ VAD_HOLD = 10  # frames: the hang-over counts from the end of speech, but from n
 PAUSE_AFTER = 5  # frames without voice before which a pause is not believed
 TAIL = 15  # frames of silence given along after the end of speech, as far as the hang-over lets them be heard
 SPLIT_SEARCH = 2.0  # [s] an utterance that is too long is cut at the quietest place of its last seconds
+FAR_BACK = 50  # chunks: a number that is further behind the last one is no late chunk, the recording is played again
+REMEMBERED_STREAMS = 8  # that are over
 FULL_SCALE = 0.99  # amplitude from which a sample counts as clipped
 MAX_CLIPPED = 0.01  # share of clipped samples from which the utterance is called clipped
-
-
-@dataclass(frozen=True)
-class EndpointerConfig:
-    """Parameters of the end-pointer; times in seconds, levels as amplitude with full scale 1.
-
-    ``speculate`` and ``provisional_interval`` (0: never) say what ``on_partial`` is called with.
-    """
-
-    aggressiveness: int = 2
-    start_ratio: float = 0.7
-    stop_ratio: float = 0.3
-    min_level: float = 0.0005
-    hangover: float = 0.5
-    pre_roll: float = 0.3
-    min_duration: float = 0.2
-    max_duration: float = 15.0
-    max_gap: float = 0.2
-    gate_release: float = 0.3
-    speculate: bool = True
-    provisional_interval: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Refuse values that no end-pointer can work with."""
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if not np.isfinite(value) or value < 0:
-                raise ValueError(f"{item.name} is {value}; it must be a number that is not negative")
-        if self.aggressiveness not in (0, 1, 2, 3):
-            raise ValueError(f"aggressiveness is {self.aggressiveness}; webrtcvad knows 0, 1, 2 and 3")
-        if not 0 < self.start_ratio <= 1:
-            raise ValueError(f"start_ratio is {self.start_ratio}; it must be a share above 0 and up to 1")
-        if self.stop_ratio > self.start_ratio:
-            raise ValueError(f"stop_ratio ({self.stop_ratio}) must not be above start_ratio ({self.start_ratio})")
-        if self.max_duration <= self.min_duration:
-            raise ValueError(f"max_duration ({self.max_duration}) must be above min_duration ({self.min_duration})")
 
 
 @dataclass
@@ -88,38 +55,31 @@ class _Frame:
 
 
 class Endpointer:
-    """Cuts one stream of chunks after the other into utterances.
+    """Cuts one stream of chunks after the other into utterances, final ones and such that are not over.
+
+    What is not over says in ``ended_by`` what it is: ``SPEAKING``, what has been said so far, every
+    ``provisional_interval`` while someone speaks; ``PAUSE``, with ``speculate``, what the utterance will be if the pause
+    that has begun holds. If it does, or the stream ends in it, the final utterance has the same sound, times and id; if
+    not, other partial ones with the same id follow.
 
     Args:
-        config: times and thresholds.
-        speaker_id: given to every utterance; empty when unknown.
+        config: times and thresholds; they may be changed at any time.
         warn: called with one sentence for what a person should know.
-        on_partial: called with an utterance that is not over. ``ended_by`` says what it is: ``SPEAKING``, what has been
-            said so far, every ``provisional_interval`` while someone speaks; ``PAUSE``, with ``speculate``, what the
-            utterance will be if the pause that has begun holds. If it does, or the stream ends in it, the utterance
-            that follows has the same sound, times and id; if not, other partial ones with the same id follow.
 
     """
 
-    def __init__(
-        self,
-        config: EndpointerConfig | None = None,
-        speaker_id: str = "",
-        warn: Callable[[str], None] = lambda sentence: None,
-        on_partial: Callable[[Utterance], None] | None = None,
-    ) -> None:
+    def __init__(self, config: Turns | None = None, warn: Callable[[str], None] = lambda sentence: None) -> None:
         import webrtcvad
 
-        self.config = config or EndpointerConfig()
+        self.config = config or Turns()
         self.counters = EndpointerCounters()
-        self._speaker_id = speaker_id
         self._warn = warn
-        self._on_partial = on_partial
-        self._vad = webrtcvad.Vad(self.config.aggressiveness)
+        self._webrtcvad = webrtcvad
+        self._vad = webrtcvad.Vad()
         self._gate: tuple[int, int | None] | None = None  # (from, to) [ns]
         self._stream: SampleStream | None = None
         self._count = 0  # of all streams: a stream that is taken up again must not use an id again
-        self._ended: deque[str] = deque(maxlen=8)
+        self._ended: OrderedDict[str, int] = OrderedDict()  # streams that are over, and the number of the next chunk
         self._mixed = False
         self._clear()
 
@@ -134,24 +94,42 @@ class Endpointer:
         return self._start is not None
 
     def push(self, chunk: AudioChunk) -> list[Utterance]:
-        """Take a chunk; return the utterances that ended with it. A new ``stream_id`` ends the stream before."""
+        """Take a chunk; return the utterances that ended with it, and what it tells of one that has not.
+
+        A new ``stream_id`` ends the stream before, and so does a stream that begins anew (a recording played again).
+        """
         found: list[Utterance] = []
-        if chunk.stream_id in self._ended:
+        running = self._stream if self._stream is not None and self._stream.stream_id == chunk.stream_id else None
+        after = running.next_sequence if running is not None else self._ended.get(chunk.stream_id)
+        if after is not None and (
+            chunk.sequence + FAR_BACK < after or (running is None and chunk.sequence == 0 < after)
+        ):
+            self._over(found)
+            self._ended.pop(chunk.stream_id, None)
+        elif running is None and after is not None:
             if not self._mixed:
                 self._mixed = True
                 self._warn(f"stream {chunk.stream_id} goes on after its end; do two sources publish on one topic?")
             return found
         if self._stream is None or self._stream.stream_id != chunk.stream_id:
-            if self._stream is not None:
-                self._ended.append(self._stream.stream_id)
-            found += self.flush()
-            self._stream = SampleStream(chunk.stream_id, self._warn)
+            self._over(found)
+            self._stream = SampleStream(chunk.stream_id, self._warn, chunk.frame_id)
+            self._vad = self._webrtcvad.Vad()  # it adapts to the noise: what came before must not matter
+            if self._gate is not None:  # its times were those of another stream's clock
+                self._gate = (chunk.stamp, None) if self._gate[1] is None else None
         for run in self._stream.push(chunk):
             found += self._feed(run)
         if chunk.end_of_stream:
-            self._ended.append(chunk.stream_id)
-            found += self.flush()
+            self._over(found)
         return found
+
+    def _over(self, found: list[Utterance]) -> None:
+        """End the present stream, for good."""
+        if self._stream is not None:
+            self._ended[self._stream.stream_id] = self._stream.next_sequence
+            while len(self._ended) > REMEMBERED_STREAMS:
+                self._ended.popitem(last=False)
+            found += self.flush()
 
     def flush(self) -> list[Utterance]:
         """End the utterance that is being spoken and forget the stream, which may go on later."""
@@ -218,6 +196,7 @@ class Endpointer:
             return found
         rms = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
         pcm = np.clip(samples * 32768.0, -32768, 32767).astype(np.int16).tobytes()
+        self._vad.set_mode(self.config.aggressiveness)
         voiced = rms >= self.config.min_level and self._vad.is_speech(pcm, SAMPLE_RATE)
         level = 20.0 * float(np.log10(max(rms, 1e-6)))
         self._window.append(voiced)
@@ -253,6 +232,7 @@ class Endpointer:
         if voiced and ratio >= self.config.stop_ratio:
             self._last_voiced = len(self._frames) - 1
             self._candidate = None
+        found: list[Utterance] = []
         quiet = len(self._frames) - 1 - self._last_voiced
         if quiet:
             if quiet < PAUSE_AFTER:
@@ -262,23 +242,18 @@ class Endpointer:
             over = silence * FRAME_SECONDS >= self.config.hangover
             if self._candidate is None and self._is_long_enough() and (over or len(self._frames) - end >= TAIL):
                 self._candidate = self._utterance(start, end, min(end + TAIL, len(self._frames)), EndedBy.PAUSE)
-                if self.config.speculate and self._on_partial is not None:
-                    self._on_partial(self._candidate)
-            return self._end(EndedBy.PAUSE) if over else []
+                if self.config.speculate:
+                    found.append(replace(self._candidate, is_final=False))
+            return found + self._end(EndedBy.PAUSE) if over else found
         said = len(self._frames) - self._start
         if said * FRAME_SECONDS >= self.config.max_duration:
             return self._split()
-        if self._on_partial is not None and 0 < self.config.provisional_interval <= (said - self._told) * FRAME_SECONDS:
-            self._tell(said)
-        return []
-
-    def _tell(self, said: int) -> None:
-        """Give out what has been said so far."""
-        assert self._on_partial is not None
-        if self._is_long_enough():
+        if 0 < self.config.provisional_interval <= (said - self._told) * FRAME_SECONDS and self._is_long_enough():
             self._told = said
             now = len(self._frames)
-            self._on_partial(self._utterance(self._edges()[0], now, now, EndedBy.SPEAKING))
+            so_far = self._utterance(self._edges()[0], now, now, EndedBy.SPEAKING)
+            found.append(replace(so_far, is_final=False))
+        return found
 
     def _split(self) -> list[Utterance]:
         assert self._start is not None
@@ -367,5 +342,6 @@ class Endpointer:
             samples=np.concatenate([frame.samples for frame in frames]),
             rms=float(np.sqrt(np.mean(np.square(speech, dtype=np.float64)))),
             clipped=bool(np.mean(np.abs(speech) >= FULL_SCALE) > MAX_CLIPPED),
-            speaker_id=self._speaker_id,
+            speaker_id=self.config.speaker_id,
+            frame_id=self._stream.frame_id,
         )

@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from synctva_ros.events import NANOSECONDS, AudioChunk, FloatArray
+from synctva_ros.events import NANOSECONDS, SAMPLE_RATE, AudioChunk, FloatArray
 
-#: Everything after the source works at this rate [Hz]: webrtcvad, Whisper and the voice encoder all take it.
-SAMPLE_RATE = 16_000
 #: A chunk's stamp that differs by more than this from the sample count is a jump, not jitter or drift [s].
 CLOCK_JUMP = 0.1
 #: Share of a stamp's deviation that moves the sample clock: follows drift, averages jitter out.
@@ -57,6 +55,11 @@ class ChunkOrderer:
         self._next: int | None = None
         self._begun = False
         self._given_up: set[int] = set()
+
+    @property
+    def next_sequence(self) -> int:
+        """Number of the chunk that comes after all that came."""
+        return max(self._waiting, default=(self._next or 0) - 1) + 1
 
     def push(self, chunk: AudioChunk) -> Iterator[tuple[int, AudioChunk]]:
         """Take a chunk; yield ``(lost, chunk)``: how many were lost just before it, and the next one in order."""
@@ -118,12 +121,14 @@ class SampleStream:
 
     Args:
         warn: called with one sentence for what a person should know (not once per chunk).
+        frame_id: of its source.
         max_waiting: chunks that may wait for a missing one before it is given up.
 
     """
 
-    def __init__(self, stream_id: str, warn: Callable[[str], None], max_waiting: int = 5) -> None:
+    def __init__(self, stream_id: str, warn: Callable[[str], None], frame_id: str = "", max_waiting: int = 5) -> None:
         self.stream_id = stream_id
+        self.frame_id = frame_id
         self.counters = StreamCounters()
         self._warn = warn
         self._orderer = ChunkOrderer(max_waiting, self.counters)
@@ -136,6 +141,16 @@ class SampleStream:
         self._anchor: tuple[int, int] | None = None  # (position, stamp)
         self._zeros = 0.0
         self._said: set[str] = set()
+
+    @property
+    def next_sequence(self) -> int:
+        """Number of the chunk that comes after all that came."""
+        return self._orderer.next_sequence
+
+    @property
+    def end(self) -> int | None:
+        """Time at the source just after the newest sample [ns]; None before the first one."""
+        return None if self._anchor is None else self.stamp_at(round(self._expected))
 
     def stamp_at(self, position: int) -> int:
         """Time at the source [ns] of the sample at ``position``."""
@@ -193,7 +208,10 @@ class SampleStream:
     def _follow_clock(self, lost: int, chunk: AudioChunk, frames: int) -> float:
         """Keep the map from sample to time; return the gap [s] before this chunk."""
         if self._anchor is None:
-            self._anchor = (0, chunk.stamp)
+            # Whoever came late counts from the first chunk of the stream too, if all are as long as this one.
+            self._position = round(chunk.sequence * frames * SAMPLE_RATE / chunk.sample_rate)
+            self._expected = float(self._position)
+            self._anchor = (self._position, chunk.stamp)
             return 0.0
         if frames == 0:
             return 0.0  # the end of a stream: there is no first sample that the stamp could be the time of

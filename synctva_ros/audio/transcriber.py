@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from synctva_ros.config import Words
 from synctva_ros.events import FloatArray, Transcript, TranscriptStatus, Utterance
 
 #: Compute types per device, the best first: what the device supports of them is taken.
@@ -18,32 +18,11 @@ COMPUTE_TYPES = {
     "cuda": ("float16", "int8_float16", "bfloat16", "float32"),
     "cpu": ("int8", "int8_float32", "float32"),
 }
+ALL_COMPUTE_TYPES = frozenset(kind for kinds in COMPUTE_TYPES.values() for kind in kinds)
 #: What a folder must hold to be loaded without asking the network.
 MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
 #: Text that gzip shrinks by more than this repeats itself: Whisper's own sign of a loop (OpenAI's default).
 MAX_COMPRESSION_RATIO = 2.4
-
-
-@dataclass(frozen=True)
-class TranscriberConfig:
-    """Parameters of the recogniser.
-
-    ``model`` is a folder or the name of a faster-whisper model; empty for none. Thresholds: below ``min_rms``
-    (full scale 1) or above ``no_speech_threshold`` [0, 1] an utterance is silence; below ``logprob_threshold`` (mean
-    natural logarithm of the tokens' probabilities) its words are unreliable. ``threads`` are those of the
-    CPU, see :func:`whisper_threads`.
-    """
-
-    model: str = "base.en"
-    download: bool = False
-    device: str = "auto"
-    compute_type: str = "auto"
-    threads: int = 0
-    language: str = ""
-    beam_size: int = 1
-    min_rms: float = 0.001
-    no_speech_threshold: float = 0.6
-    logprob_threshold: float = -1.0
 
 
 def whisper_threads(wanted: int) -> int:
@@ -59,20 +38,29 @@ def whisper_threads(wanted: int) -> int:
 def choose_compute(device: str, compute_type: str) -> list[tuple[str, str]]:
     """What to try, in order: (device, compute type) that CTranslate2 says it supports here.
 
-    ``auto`` prefers CUDA. A device that is asked for but not there is not in the list; the CPU always is, last.
+    ``auto`` prefers CUDA. A device that is asked for but not there is not in the list; the CPU is, last, if it supports
+    the compute type.
+
+    Raises:
+        ValueError: no device that is here supports the compute type.
     """
     import ctranslate2
 
-    wanted = ["cuda"] if device == "cuda" else ["cuda", "cpu"] if device == "auto" else ["cpu"]
+    devices = [] if device == "cpu" or ctranslate2.get_cuda_device_count() == 0 else ["cuda"]
     found: list[tuple[str, str]] = []
-    for name in dict.fromkeys([*wanted, "cpu"]):
-        if name == "cuda" and ctranslate2.get_cuda_device_count() == 0:
-            continue
+    refused: list[str] = []
+    for name in [*devices, "cpu"]:
         supported = ctranslate2.get_supported_compute_types(name)
         preferred = (compute_type,) if compute_type != "auto" else COMPUTE_TYPES[name]
-        found += [(name, kind) for kind in preferred if kind in supported][:1]
-    if not any(name == "cpu" for name, _ in found):
-        found.append(("cpu", "default"))
+        kinds = [kind for kind in preferred if kind in supported]
+        found += [(name, kind) for kind in kinds[:1]]
+        if not kinds:
+            refused.append(f"{name} supports {', '.join(sorted(supported & ALL_COMPUTE_TYPES))}")
+    if not found:
+        raise ValueError(
+            f"parameter 'compute_type': {compute_type!r} is not supported here ({'; '.join(refused)}): take one of "
+            "these, or auto"
+        )
     return found
 
 
@@ -85,11 +73,11 @@ class Transcriber:
         warn: called with one sentence when there will be no words, or the device is not the one asked for.
 
     Raises:
-        ValueError: the model does not know the language.
+        ValueError: the model does not know the language, or no device here the compute type.
 
     """
 
-    def __init__(self, config: TranscriberConfig, log: Callable[[str], None], warn: Callable[[str], None]) -> None:
+    def __init__(self, config: Words, log: Callable[[str], None], warn: Callable[[str], None]) -> None:
         self.config = config
         self._warn = warn
         self._model: Any = None
@@ -98,7 +86,7 @@ class Transcriber:
         if config.model:
             self._load(log)
         else:
-            warn("no Whisper model is set: utterances will have no words")
+            log("no Whisper model is set: utterances will have no words")
 
     def _load(self, log: Callable[[str], None]) -> None:
         from faster_whisper import WhisperModel, available_models
@@ -162,7 +150,7 @@ class Transcriber:
         )
 
     def transcribe(self, utterance: Utterance) -> Transcript:
-        """Recognise one utterance.
+        """Recognise one utterance; what faster-whisper raises is not caught.
 
         Text that the recogniser itself doubts is not given on; the status says why.
         """
@@ -170,6 +158,9 @@ class Transcriber:
         status, text, details = self._recognise(utterance)
         return Transcript(
             utterance_id=utterance.utterance_id,
+            end=utterance.end,
+            frame_id=utterance.frame_id,
+            is_final=utterance.is_final,
             status=status,
             text=text,
             model_id=self.model_id,
@@ -180,24 +171,20 @@ class Transcriber:
     def _recognise(self, utterance: Utterance) -> tuple[TranscriptStatus, str, dict[str, Any]]:
         if self._model is None:
             return TranscriptStatus.NO_MODEL, "", {}
-        if utterance.rms < self.config.min_rms:
+        if utterance.rms < self.config.min_rms or not len(utterance.samples):
             return TranscriptStatus.SILENCE, "", {}
         samples: FloatArray = utterance.samples
-        try:
-            segments, info = self._model.transcribe(
-                samples,
-                language=self.config.language or None,
-                beam_size=self.config.beam_size,
-                temperature=0.0,  # one pass: a fallback to sampling would take as long again, and is random
-                without_timestamps=True,
-                condition_on_previous_text=False,
-                no_speech_threshold=None,  # judged below, with all the numbers at hand
-                log_prob_threshold=None,
-            )
-            found = list(segments)
-        except Exception as error:  # one utterance must not end the graph
-            self._warn(f"Whisper failed on utterance {utterance.utterance_id}: {error}")
-            return TranscriptStatus.FAILED, "", {}
+        segments, info = self._model.transcribe(
+            samples,
+            language=self.config.language or None,
+            beam_size=self.config.beam_size,
+            temperature=0.0,  # one pass: a fallback to sampling would take as long again, and is random
+            without_timestamps=True,
+            condition_on_previous_text=False,
+            no_speech_threshold=None,  # judged below, with all the numbers at hand
+            log_prob_threshold=None,
+        )
+        found = list(segments)
         if not found:
             return TranscriptStatus.SILENCE, "", {"language": info.language}
         tokens = np.array([max(len(segment.tokens), 1) for segment in found], np.float64)

@@ -59,14 +59,6 @@ class _Turn:
                 present |= bit
         return present
 
-    def is_same_as(self, other: _Turn) -> bool:
-        """Whether the network would be told the same."""
-        names, others = ((t.utterance_id, t.start, t.end, t.speaker_id, t.broken) for t in (self, other))
-        return names == others and all(
-            a is b if a is None or b is None else np.array_equal(a, b)
-            for a, b in zip(self.vectors, other.vectors, strict=True)
-        )
-
 
 @dataclass(frozen=True)
 class _Course:
@@ -91,12 +83,18 @@ class _Course:
     count: int = 0
 
 
-@dataclass(frozen=True)
-class _Ahead:
-    """What an utterance gives, and where the dialogue will stand after it."""
+@dataclass(frozen=True, eq=False)
+class Ahead:
+    """What an utterance would give, and where the dialogue would stand after it.
 
-    turn: _Turn
+    Attributes:
+        estimate: the answer.
+        before: where the dialogue stood; what was looked at ahead holds only as long as it stands there.
+    """
+
     estimate: Estimate
+    before: _Course
+    turn: _Turn
     course: _Course
 
 
@@ -170,7 +168,6 @@ class RollingDialogue:
             self._lines = _Lines(model, self._ghosts, self._device)
         self._step: Callable[[State, Utterances], tuple[Tensor, State]] = self._lines
         self._course = self._blank
-        self._ahead: _Ahead | None = None
 
     @classmethod
     def from_weights(
@@ -204,7 +201,6 @@ class RollingDialogue:
     def reset(self) -> None:
         """Forget the dialogue; the next utterance begins a new one."""
         self._course = self._blank
-        self._ahead = None
 
     def add(self, features: Features) -> Estimate:
         """Take in the next utterance and estimate it.
@@ -213,14 +209,12 @@ class RollingDialogue:
         does not have counts as missing. An utterance without any modality gets the same probability for each class
         (confidence 1/C) and no contributions; it is a turn of the dialogue but later turns draw nothing from it.
 
-        If the last call was a :meth:`preview` of this very utterance, what that computed is taken.
-
         Args:
             features: the utterance; its id should be new.
 
         Returns:
             The estimate. ``contributions`` and ``context`` are as defined in ``synctva_ros.network.explanation``,
-            with the five turns before this one considered. ``duration`` is the time spent in here [s].
+            with the five turns before this one considered. ``duration`` is the time that the network took [s].
 
         Raises:
             ValueError: a vector was made by another encoder than the weights were trained with, or has another width.
@@ -228,18 +222,26 @@ class RollingDialogue:
         """
         return add_all([self], [features])[0]
 
-    def preview(self, features: Features) -> Estimate:
+    def look(self, features: Features) -> Ahead:
         """What :meth:`add` would give for this utterance, without changing the dialogue.
 
-        For an utterance that may still grow, or whose end is not confirmed yet.
+        For an utterance that may still grow, or whose end is not confirmed yet; :meth:`take` takes it in.
 
         Raises:
             ValueError: as for :meth:`add`.
         """
-        began = time.perf_counter()
-        turn = self._checked(features)
-        [self._ahead] = _look_ahead([(self, turn)])
-        return replace(self._ahead.estimate, duration=time.perf_counter() - began)
+        return _look_ahead([(self, self._checked(features))])[0]
+
+    def take(self, ahead: Ahead) -> Estimate:
+        """Take in an utterance that was looked at; if the dialogue has moved on since, it is estimated anew."""
+        if ahead.before is not self._course:
+            ahead = _look_ahead([(self, ahead.turn)])[0]
+        for modality in ahead.turn.broken:
+            _LOG.warning(
+                "utterance %s: the %s vector holds NaN or infinity and is left out", ahead.turn.utterance_id, modality
+            )
+        self._course = ahead.course
+        return ahead.estimate
 
     def warm_up(self) -> None:
         """Run the network a few times, so that the first utterance is not a slow one.
@@ -298,15 +300,6 @@ class RollingDialogue:
             tuple(broken),
         )
 
-    def _commit(self, turn: _Turn, ahead: _Ahead, began: float) -> Estimate:
-        """Move on to what was computed."""
-        for modality in turn.broken:
-            _LOG.warning(
-                "utterance %s: the %s vector holds NaN or infinity and is left out", turn.utterance_id, modality
-            )
-        self._course, self._ahead = ahead.course, None
-        return replace(ahead.estimate, duration=time.perf_counter() - began)
-
     def _before(self, turn: _Turn) -> _Course:
         """Where the dialogue, or a new one, stands when the utterance begins; it is given a column for its speaker."""
         course = self._course
@@ -351,7 +344,7 @@ class RollingDialogue:
             oldest=torch.tensor(oldest, device=self._device),
         )
 
-    def _after(self, turn: _Turn, course: _Course, heard: tuple[Tensor, State] | None) -> _Ahead:
+    def _after(self, turn: _Turn, course: _Course, heard: tuple[Tensor, State] | None) -> Ahead:
         """The utterance's estimate and where the dialogue stands after it.
 
         Args:
@@ -390,7 +383,7 @@ class RollingDialogue:
         )
         last_end = turn.end if course.last_end is None else max(course.last_end, turn.end)
         after = _Course(state, turns, course.speakers, last_end, dialogue_id, course.count + 1)
-        return _Ahead(turn, estimate, after)
+        return Ahead(estimate, self._course, turn, after)
 
 
 class _Lines:
@@ -452,13 +445,12 @@ def add_all(dialogues: Sequence[RollingDialogue], features: Sequence[Features]) 
         features: an utterance for each.
 
     Returns:
-        Their estimates. ``duration`` is the time spent in here for all [s].
+        Their estimates. ``duration`` is the time that the network took for all [s].
 
     Raises:
         ValueError: an utterance is refused as by :meth:`RollingDialogue.add`, or the dialogues do not fit together.
             Nothing has changed then in any of them.
     """
-    began = time.perf_counter()
     if len(dialogues) != len(features):
         raise ValueError(f"{len(features)} utterances are given for {len(dialogues)} dialogues: give one for each")
     if len({id(dialogue) for dialogue in dialogues}) < len(dialogues):
@@ -468,18 +460,17 @@ def add_all(dialogues: Sequence[RollingDialogue], features: Sequence[Features]) 
         raise ValueError("the dialogues have different networks or limits of turns: add to those that share both")
     turns = [one._checked(spoken) for one, spoken in zip(dialogues, features, strict=True)]
     found = _look_ahead(list(zip(dialogues, turns, strict=True)))
-    return [one._commit(turn, ahead, began) for one, turn, ahead in zip(dialogues, turns, found, strict=True)]
+    return [one.take(ahead) for one, ahead in zip(dialogues, found, strict=True)]
 
 
 @torch.inference_mode()
-def _look_ahead(spoken: Sequence[tuple[RollingDialogue, _Turn]]) -> list[_Ahead]:
-    """What these utterances give, in one step for all that have modalities and were not previewed."""
-    found: dict[int, _Ahead] = {}
+def _look_ahead(spoken: Sequence[tuple[RollingDialogue, _Turn]]) -> list[Ahead]:
+    """What these utterances give, in one step for all that have modalities."""
+    began = time.perf_counter()
+    found: dict[int, Ahead] = {}
     heard: list[tuple[int, RollingDialogue, _Turn, _Course]] = []
     for number, (dialogue, turn) in enumerate(spoken):
-        if dialogue._ahead is not None and dialogue._ahead.turn.is_same_as(turn):
-            found[number] = dialogue._ahead
-        elif turn.modalities:
+        if turn.modalities:
             heard.append((number, dialogue, turn, dialogue._before(turn)))
         else:
             found[number] = dialogue._after(turn, dialogue._before(turn), None)
@@ -501,7 +492,9 @@ def _look_ahead(spoken: Sequence[tuple[RollingDialogue, _Turn]]) -> list[_Ahead]
             states = [State(*tensors) for tensors in zip(*parts, strict=True)]
         for (number, dialogue, turn, course), answer, state in zip(heard, answers.cpu(), states, strict=True):
             found[number] = dialogue._after(turn, course, (answer, state))
-    return [found[number] for number in range(len(spoken))]
+    spent = time.perf_counter() - began
+    ordered = (found[number] for number in range(len(spoken)))
+    return [replace(ahead, estimate=replace(ahead.estimate, duration=spent)) for ahead in ordered]
 
 
 def _dialogue_id(first: _Turn) -> str:

@@ -1,1 +1,1 @@
-"""Thin lifecycle nodes, one a file, around the classes of the other rooms; the only place that knows ROS."""
+"""The only room that imports rclpy: nodes that host stages, sources, and conversion of messages."""

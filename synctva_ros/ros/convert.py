@@ -1,32 +1,48 @@
-"""The one place where dataclasses become messages and messages become dataclasses (and JSON)."""
+"""The one place where events become messages and messages become events, field by field and by their names."""
 
 from __future__ import annotations
 
 import array
-import math
-from typing import Any
+from collections.abc import Callable
+from dataclasses import fields
+from enum import IntEnum, IntFlag
+from functools import cache, partial
+from typing import Any, get_type_hints
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from numpy.typing import NDArray
-from sensor_msgs.msg import Image
-from std_msgs.msg import Header
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image as RosImage
+from std_msgs.msg import Bool, Header
 
 from synctva_ros import msg
 from synctva_ros.events import (
     NANOSECONDS,
+    SHARES,
     AudioChunk,
-    EndedBy,
-    Estimate,
+    Emotion,
+    Face,
+    Faces,
     Features,
     FloatArray,
+    Image,
+    ImageArray,
     Modality,
-    Status,
+    RobotSpeaking,
     Transcript,
-    TranscriptStatus,
     Utterance,
 )
 
+#: The message of each event; a part of one has one, too.
+MESSAGES: dict[type, type] = {
+    AudioChunk: msg.AudioChunk,
+    Utterance: msg.Utterance,
+    Transcript: msg.Transcript,
+    Face: msg.Face,
+    Faces: msg.Faces,
+    Features: msg.UtteranceFeatures,
+    Emotion: msg.Emotion,
+}
 #: Image encodings that are understood: dtype, channels, and what OpenCV calls the way from them to BGR.
 ENCODINGS: dict[str, tuple[str, int, str]] = {
     "bgr8": ("u1", 3, ""),
@@ -51,17 +67,135 @@ def to_time(nanoseconds: int) -> Time:
 
 
 def from_time(time: Time) -> int:
-    """Return a ROS time as nanoseconds."""
+    """A ROS time as nanoseconds."""
     return int(time.sec) * NANOSECONDS + int(time.nanosec)
 
 
-def header(stamp: int, frame_id: str = "") -> Header:
-    """Return a header with its stamp in nanoseconds."""
-    return Header(stamp=to_time(stamp), frame_id=frame_id)
+def to_msg(event: Any) -> Any:
+    """The message of an event, or of a part of one."""
+    kind = MESSAGES[type(event)]
+    message = kind()
+    for name, value in _writers(kind):
+        setattr(message, name, value(event))
+    return message
 
 
-def floats(values: FloatArray | None) -> array.array[float]:
-    """Return a vector as what rclpy takes without looking at each element (25 times faster than a list)."""
+def from_msg(kind: type, message: Any, *, is_final: bool = True) -> Any:
+    """The event of a message.
+
+    Args:
+        kind: type of the event.
+        message: of the type that belongs to it.
+        is_final: whether it came on the topic of what is over, for events that know the difference.
+
+    Raises:
+        ValueError: the message's fields do not fit together.
+    """
+    if kind is AudioChunk and (message.channels == 0 or len(message.samples) % message.channels):
+        raise ValueError(
+            f"chunk {message.sequence} of stream {message.stream_id!r} has {len(message.samples)} samples for "
+            f"{message.channels} channels; it was left out"
+        )
+    given = {name: value(message) for name, value in _readers(kind)}
+    if "is_final" in _names(kind):
+        given["is_final"] = is_final
+    if kind is Utterance:
+        given["durations"] = {"turns": float(message.endpoint_duration)}
+    if kind is Features:  # a vector whose bit is not set is missing, whatever it holds
+        for bit, modality in zip(Modality, ("text", "audio", "vision"), strict=True):
+            if not message.modalities & bit:
+                given[f"{modality}_vector"] = None
+    return kind(**given)
+
+
+@cache
+def _writers(kind: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    """For each field of a message what it gets from the event."""
+    pairs = {name: (each, part) for each, names in SHARES.items() for part, name in enumerate(names)}
+    writers: list[tuple[str, Callable[[Any], Any]]] = []
+    for name, what in kind.get_fields_and_field_types().items():  # type: ignore[attr-defined]
+        if name in pairs and kind in (msg.Emotion, msg.UtteranceFeatures):
+            writers.append((name, partial(_share, *pairs[name])))
+        elif what == "std_msgs/Header":
+            writers.append((name, _header))
+        elif what == "builtin_interfaces/Time":
+            writers.append((name, lambda event, name=name: to_time(getattr(event, name))))
+        elif what.startswith(("sequence<float>", "float[")):
+            writers.append((name, lambda event, name=name: floats(getattr(event, name))))
+        elif what == "sequence<string>":
+            writers.append((name, lambda event, name=name: list(getattr(event, name))))
+        elif what == "sequence<synctva_ros/Face>":
+            writers.append((name, lambda event, name=name: [to_msg(part) for part in getattr(event, name)]))
+        elif what.startswith(("uint8", "uint32", "uint64")):
+            writers.append((name, lambda event, name=name: int(getattr(event, name))))
+        else:
+            writers.append((name, lambda event, name=name: getattr(event, name)))
+    return tuple(writers)
+
+
+@cache
+def _readers(kind: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    """For each field of an event what it gets from the message."""
+    told = MESSAGES[kind].get_fields_and_field_types()  # type: ignore[attr-defined]
+    hints = get_type_hints(kind)
+    readers: list[tuple[str, Callable[[Any], Any]]] = []
+    for name in _names(kind):
+        hint, what = hints[name], told.get(name, "")
+        if name in SHARES and "stages" in told:
+            readers.append((name, partial(_read_share, *SHARES[name])))
+        elif name in ("stamp", "end") and "header" in told:
+            readers.append((name, lambda message: from_time(message.header.stamp)))
+        elif name == "frame_id" and "header" in told:
+            readers.append((name, lambda message: message.header.frame_id))
+        elif name not in told:
+            continue
+        elif name == "samples" and kind is AudioChunk:
+            readers.append((name, lambda message: vector(message.samples).reshape(-1, message.channels)))
+        elif name == "landmarks":
+            readers.append((name, lambda message: _or_none(vector(message.landmarks).reshape(-1, 2))))
+        elif what == "builtin_interfaces/Time":
+            readers.append((name, lambda message, name=name: from_time(getattr(message, name))))
+        elif what.startswith(("sequence<float>", "float[")) and hint in (FloatArray, FloatArray | None):
+            read = vector if hint == FloatArray else lambda values: _or_none(vector(values))
+            readers.append((name, lambda message, name=name, read=read: read(getattr(message, name))))
+        elif what == "sequence<synctva_ros/Face>":
+            readers.append(
+                (name, lambda message, name=name: tuple(from_msg(Face, part) for part in getattr(message, name)))
+            )
+        elif what.startswith("sequence"):
+            readers.append((name, lambda message, name=name: tuple(getattr(message, name))))
+        elif isinstance(hint, type) and issubclass(hint, IntEnum | IntFlag):
+            readers.append((name, lambda message, name=name, hint=hint: hint(getattr(message, name))))
+        else:
+            readers.append((name, lambda message, name=name: getattr(message, name)))
+    return tuple(readers)
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind))
+
+
+def _header(event: Any) -> Header:
+    stamp = event.stamp if hasattr(event, "stamp") else event.end
+    return Header(stamp=to_time(stamp), frame_id=event.frame_id)
+
+
+def _share(each: str, part: int, event: Any) -> Any:
+    shares: dict[str, float] = getattr(event, each)
+    return array.array("f", shares.values()) if part else list(shares)
+
+
+def _read_share(names: str, numbers: str, message: Any) -> dict[str, float]:
+    return dict(zip(getattr(message, names), getattr(message, numbers), strict=True))
+
+
+def _or_none(values: FloatArray) -> FloatArray | None:
+    return values if len(values) else None
+
+
+def floats(values: Any) -> array.array[float]:
+    """Numbers as what rclpy takes without looking at each element (25 times faster than a list); None as none."""
     taken = array.array("f")
     if values is not None:
         taken.frombytes(np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint8).data)  # the only copy
@@ -69,252 +203,59 @@ def floats(values: FloatArray | None) -> array.array[float]:
 
 
 def vector(values: Any) -> FloatArray:
-    """Return a message's float sequence as an array ``[n]``."""
+    """A message's float sequence as an array ``[n]``."""
     return np.frombuffer(values, np.float32) if isinstance(values, array.array) else np.asarray(values, np.float32)
 
 
-def chunk_to_msg(chunk: AudioChunk, frame_id: str) -> msg.AudioChunk:
-    """Turn a chunk into its message."""
-    return msg.AudioChunk(
-        header=header(chunk.stamp, frame_id),
-        stream_id=chunk.stream_id,
-        sequence=chunk.sequence,
-        sample_rate=chunk.sample_rate,
-        channels=chunk.samples.shape[1],
-        samples=floats(chunk.samples),
-        end_of_stream=chunk.end_of_stream,
-    )
+# --- messages that are not ours
 
 
-def chunk_from_msg(message: msg.AudioChunk) -> AudioChunk:
-    """Turn a message into a chunk.
-
-    Raises:
-        ValueError: the samples are not a whole number of frames.
-
-    """
-    samples = vector(message.samples)
-    if message.channels == 0 or len(samples) % message.channels:
-        raise ValueError(
-            f"chunk {message.sequence} of stream {message.stream_id!r} has {len(samples)} samples "
-            f"for {message.channels} channels; it was left out"
-        )
-    return AudioChunk(
-        stream_id=message.stream_id,
-        sequence=message.sequence,
-        stamp=from_time(message.header.stamp),
-        sample_rate=message.sample_rate,
-        samples=samples.reshape(-1, message.channels),
-        end_of_stream=message.end_of_stream,
-    )
+def speaking_from_msg(message: Bool) -> RobotSpeaking:
+    """What ``robot_speaking`` says."""
+    return RobotSpeaking(message.data)
 
 
-def utterance_to_msg(utterance: Utterance, frame_id: str, now: int) -> msg.Utterance:
-    """Turn an utterance into its message; ``now`` [ns] tells how long end-pointing took."""
-    return msg.Utterance(
-        header=header(utterance.end, frame_id),
-        start=to_time(utterance.start),
-        utterance_id=utterance.utterance_id,
-        stream_id=utterance.stream_id,
-        first_sequence=utterance.first_sequence,
-        last_sequence=utterance.last_sequence,
-        stream_start=utterance.stream_start,
-        stream_end=utterance.stream_end,
-        speaker_id=utterance.speaker_id,
-        ended_by=int(utterance.ended_by),
-        clipped=utterance.clipped,
-        rms=utterance.rms,
-        samples_start=to_time(utterance.samples_start),
-        sample_rate=utterance.sample_rate,
-        samples=floats(utterance.samples),
-        endpoint_duration=(now - utterance.end) / NANOSECONDS,
-    )
-
-
-def utterance_from_msg(message: msg.Utterance) -> Utterance:
-    """Turn a message into an utterance."""
-    return Utterance(
-        utterance_id=message.utterance_id,
-        stream_id=message.stream_id,
-        first_sequence=message.first_sequence,
-        last_sequence=message.last_sequence,
-        start=from_time(message.start),
-        end=from_time(message.header.stamp),
-        stream_start=message.stream_start,
-        stream_end=message.stream_end,
-        ended_by=EndedBy(message.ended_by),
-        samples_start=from_time(message.samples_start),
-        sample_rate=message.sample_rate,
-        samples=vector(message.samples),
-        rms=message.rms,
-        clipped=message.clipped,
-        speaker_id=message.speaker_id,
-    )
-
-
-def transcript_to_msg(transcript: Transcript, header: Header) -> msg.Transcript:
-    """Turn a transcript into its message, under the header of its utterance."""
-    return msg.Transcript(
-        header=header,
-        utterance_id=transcript.utterance_id,
-        status=int(transcript.status),
-        text=transcript.text,
-        language=transcript.language,
-        language_probability=transcript.language_probability,
-        average_logprob=transcript.average_logprob,
-        no_speech_probability=transcript.no_speech_probability,
-        model_id=transcript.model_id,
-        duration=transcript.duration,
-    )
-
-
-def transcript_from_msg(message: msg.Transcript) -> Transcript:
-    """Turn a message into a transcript."""
-    return Transcript(
-        utterance_id=message.utterance_id,
-        status=TranscriptStatus(message.status),
-        text=message.text,
-        language=message.language,
-        language_probability=message.language_probability,
-        average_logprob=message.average_logprob,
-        no_speech_probability=message.no_speech_probability,
-        model_id=message.model_id,
-        duration=message.duration,
-    )
-
-
-def features_to_msg(features: Features, frame_id: str) -> msg.UtteranceFeatures:
-    """Turn features into their message."""
-    return msg.UtteranceFeatures(
-        header=header(features.end, frame_id),
-        start=to_time(features.start),
-        utterance_id=features.utterance_id,
-        stream_id=features.stream_id,
-        stream_start=features.stream_start,
-        stream_end=features.stream_end,
-        speaker_id=features.speaker_id,
-        face_id=features.face_id,
-        person_id=features.person_id,
-        ended_by=int(features.ended_by),
-        text=features.text,
-        modalities=int(features.modalities),
-        text_vector=floats(features.text_vector),
-        audio_vector=floats(features.audio_vector),
-        vision_vector=floats(features.vision_vector),
-        text_encoder=features.text_encoder,
-        audio_encoder=features.audio_encoder,
-        vision_encoder=features.vision_encoder,
-        frames_seen=features.frames_seen,
-        frames_with_face=features.frames_with_face,
-        stages=list(features.durations),
-        durations=array.array("f", features.durations.values()),
-    )
-
-
-def features_from_msg(message: msg.UtteranceFeatures) -> Features:
-    """Turn a message into features; a vector whose bit is not set is missing, whatever it holds."""
-
-    def present(bit: Modality, values: Any) -> FloatArray | None:
-        return vector(values) if message.modalities & bit and len(values) else None
-
-    return Features(
-        utterance_id=message.utterance_id,
-        start=from_time(message.start),
-        end=from_time(message.header.stamp),
-        text_vector=present(Modality.TEXT, message.text_vector),
-        audio_vector=present(Modality.AUDIO, message.audio_vector),
-        vision_vector=present(Modality.VISION, message.vision_vector),
-        text_encoder=message.text_encoder,
-        audio_encoder=message.audio_encoder,
-        vision_encoder=message.vision_encoder,
-        stream_id=message.stream_id,
-        stream_start=message.stream_start,
-        stream_end=message.stream_end,
-        speaker_id=message.speaker_id,
-        face_id=message.face_id,
-        person_id=message.person_id,
-        text=message.text,
-        frames_seen=message.frames_seen,
-        frames_with_face=message.frames_with_face,
-        ended_by=EndedBy(message.ended_by),
-        durations=dict(zip(message.stages, message.durations, strict=True)),
-    )
-
-
-def emotion_to_msg(estimate: Estimate, features: Features, status: Status, frame_id: str, now: int) -> msg.Emotion:
-    """Turn an estimate and what it was made from into the message; ``now`` [ns] gives the total latency."""
-    durations = {
-        **features.durations,
-        "network": estimate.duration,
-        "total": (now - features.end) / NANOSECONDS,
-    }
-    return msg.Emotion(
-        header=header(features.end, frame_id),
-        start=to_time(features.start),
-        utterance_id=features.utterance_id,
-        dialogue_id=estimate.dialogue_id,
-        speaker_id=features.speaker_id,
-        face_id=features.face_id,
-        person_id=features.person_id,
-        turn=estimate.turn,
-        stream_id=features.stream_id,
-        stream_start=features.stream_start,
-        stream_end=features.stream_end,
-        text=features.text,
-        label=estimate.label,
-        labels=list(estimate.labels),
-        probabilities=floats(estimate.probabilities),
-        confidence=estimate.confidence,
-        status=int(status),
-        valence=math.nan,
-        arousal=math.nan,
-        modalities=int(estimate.modalities),
-        contributions=np.asarray(estimate.contributions, np.float32),
-        context_ids=[identity for identity, _ in estimate.context],
-        context_weights=array.array("f", (weight for _, weight in estimate.context)),
-        stages=list(durations),
-        durations=array.array("f", durations.values()),
-        model_id=estimate.model_id,
-    )
-
-
-def emotion_to_dict(message: msg.Emotion) -> dict[str, Any]:
-    """All fields by their names as JSON knows them: ``status`` as its name, a number that is NaN as null."""
-    result = _plain(message)
-    result["status"] = Status(message.status).name
-    return dict(result)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "get_fields_and_field_types"):
-        return {name: _plain(getattr(value, name)) for name in value.get_fields_and_field_types()}
-    if isinstance(value, array.array | np.ndarray | list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float | np.floating):
-        # float32 fields: seven digits say all there is, and are readable.
-        number = float(value)
-        return None if not math.isfinite(number) else float(f"{number:.7g}") if abs(number) < 1e6 else number
-    return value
-
-
-def image_to_msg(stamp: int, image: NDArray[np.uint8], frame_id: str) -> Image:
-    """Turn a BGR picture ``[h, w, 3]`` into its message."""
+def image_to_msg(image: Image) -> RosImage:
+    """The message of a BGR image."""
     data = array.array("B")
-    data.frombytes(np.ascontiguousarray(image).reshape(-1).data)  # the only copy: pictures are large
-    return Image(
-        header=header(stamp, frame_id),
-        height=image.shape[0],
-        width=image.shape[1],
+    data.frombytes(np.ascontiguousarray(image.pixels).reshape(-1).data)  # the only copy: images are large
+    return RosImage(
+        header=_header(image),
+        height=image.pixels.shape[0],
+        width=image.pixels.shape[1],
         encoding="bgr8",
-        step=image.shape[1] * 3,
+        step=image.pixels.shape[1] * 3,
         data=data,
     )
 
 
-def image_from_msg(message: Image) -> NDArray[np.uint8]:
+def image_from_msg(message: RosImage | CompressedImage) -> Image:
+    """An image that is read when somebody looks at it."""
+    read = pixels if isinstance(message, RosImage) else decompressed
+    return Image(from_time(message.header.stamp), partial(read, message), message.header.frame_id)
+
+
+def decompressed(message: CompressedImage) -> ImageArray:
+    """A JPEG or PNG image as BGR ``[h, w, 3]``.
+
+    Raises:
+        ValueError: it is damaged, or of another format.
+    """
+    import cv2
+
+    found = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR) if len(message.data) else None
+    if found is None:
+        raise ValueError(
+            f"compressed image of format {message.format!r} ({len(message.data)} bytes) cannot be decoded; have the driver "
+            "publish JPEG or PNG"
+        )
+    return np.asarray(found, np.uint8)
+
+
+def pixels(message: RosImage) -> ImageArray:
     """Turn an image of a usual encoding into BGR ``[h, w, 3]``, without cv_bridge.
 
-    Rows may be padded (``step``); 16-bit pictures keep their upper 8 bits. A picture that is BGR already is a read-only
+    Rows may be padded (``step``); 16-bit images keep their upper 8 bits. An image that is BGR already is a read-only
     view of the message's data.
 
     Raises:
@@ -337,12 +278,12 @@ def image_from_msg(message: Image) -> NDArray[np.uint8]:
         )
     data = np.frombuffer(message.data, np.uint8)
     rows = np.lib.stride_tricks.as_strided(data, shape=(height, row), strides=(step, 1), writeable=False)
-    pixels = np.ascontiguousarray(rows).view(np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<"))
-    pixels = pixels.reshape(height, width, channels)
+    values = np.ascontiguousarray(rows).view(np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<"))
+    values = values.reshape(height, width, channels)
     if kind == "u2":
-        pixels = (pixels >> 8).astype(np.uint8)
+        values = (values >> 8).astype(np.uint8)
     if not conversion:
-        return pixels
+        return values
     import cv2
 
-    return np.asarray(cv2.cvtColor(pixels, getattr(cv2, f"COLOR_{conversion}")), np.uint8)
+    return np.asarray(cv2.cvtColor(values, getattr(cv2, f"COLOR_{conversion}")), np.uint8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import threading
 import time
 from collections import deque
@@ -18,21 +17,27 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from synctva_ros import msg
-from synctva_ros.ros.node import QOS_RESULT, PerceptionNode, Value
-from synctva_ros.ros.utterance import UtteranceNode
+from synctva_ros.config import Overrides
+from synctva_ros.events import Emotion, EndOfStream, Utterance
+from synctva_ros.ros.convert import from_msg
+from synctva_ros.ros.node import QOS_RESULT, PerceptionNode
+from synctva_ros.ros.stages import StageNode
 
-#: From /emotion back to the sources: who listens must be there before who speaks.
-NODES = {
-    "emotion": "EmotionNode",
-    "features": "FeaturesNode",
-    "transcriber": "TranscriberNode",
-    "utterance": "UtteranceNode",
-    "camera": "CameraNode",
-    "microphone": "MicrophoneNode",
-    "media": "MediaNode",
-}
 #: Seconds without any answer after which the utterances on their way are given up.
 STALLED_AFTER = 60.0
+
+
+def create_node(name: str, **kwargs: Any) -> PerceptionNode:
+    """A node by its name, which is one of ``config.NODES``."""
+    from synctva_ros.ros import sources, stages
+
+    special: dict[str, Callable[..., PerceptionNode]] = {
+        "microphone": sources.MicrophoneNode,
+        "camera": sources.CameraNode,
+        "media": sources.MediaNode,
+        "emotion": stages.EmotionNode,
+    }
+    return special.get(name, stages.StageNode)(name, **kwargs)
 
 
 class GraphError(RuntimeError):
@@ -47,20 +52,19 @@ class Graph:
     sound would pay for those of all nodes.
 
     Args:
-        nodes: names out of ``NODES``.
+        nodes: their names, from the end of the street back to its sources (who listens must be there before who speaks),
+            each with the parameters that win over the file; see ``config.plan``.
         config: YAML file of parameters.
-        overrides: parameters per node that win over the file.
-        on_emotion: called with each message on ``emotion``.
+        on_emotion: called with each answer.
         namespace: of all nodes.
 
     """
 
     def __init__(
         self,
-        nodes: list[str],
+        nodes: Overrides,
         config: Path | None,
-        overrides: dict[str, dict[str, Value]],
-        on_emotion: Callable[[msg.Emotion], None],
+        on_emotion: Callable[[Emotion], None],
         namespace: str = "",
     ) -> None:
         arguments = ["--ros-args", "--log-level", "rcl:=error"]
@@ -68,20 +72,21 @@ class Graph:
             arguments += ["--params-file", str(config)]
         rclpy.init(args=arguments)
         self._on_emotion = on_emotion
-        #: Ids of the newest utterances that got their final answer.
-        self.answered: deque[str] = deque(maxlen=1024)
+        self._open: dict[str, None] = {}  # utterances that wait for their final answer
+        self._ended: deque[str] = deque(maxlen=8)  # streams
         self._last_answer = time.monotonic()
         self.nodes: dict[str, PerceptionNode] = {}
         #: Of the node that listens to the answers; others that belong to the graph can be added to it.
         self.executor = SingleThreadedExecutor()
         self._executors = {"listener": self.executor}
-        for name in (name for name in NODES if name in nodes):
-            module = importlib.import_module(f"synctva_ros.ros.{name}")
-            parameters = [Parameter(key, value=value) for key, value in overrides.get(name, {}).items()]
-            node = getattr(module, NODES[name])(namespace=namespace, parameter_overrides=parameters)
-            self.nodes[name] = node
+        for name, values in nodes.items():
+            parameters = [Parameter(key, value=value) for key, value in values.items()]
+            self.nodes[name] = create_node(name, namespace=namespace, parameter_overrides=parameters)
             self._executors[name] = SingleThreadedExecutor()
-            self._executors[name].add_node(node)
+            self._executors[name].add_node(self.nodes[name])
+        turns = self.nodes["utterance"]
+        assert isinstance(turns, StageNode)
+        turns.watchers.append(self._watch)
         self._listener = Node("synctva_listener", namespace=namespace)
         self._listener.create_subscription(msg.Emotion, "emotion", self._listen, QOS_RESULT)
         self.executor.add_node(self._listener)
@@ -118,18 +123,15 @@ class Graph:
             if not spinner.is_alive():
                 raise GraphError(f"the {spinner.name} has ended; the error above says why")
         media: Any = self.nodes.get("media")
-        utterance = self.nodes["utterance"]
-        assert isinstance(utterance, UtteranceNode)
         if media is None or not media.ended.is_set():
             self._last_answer = time.monotonic()
             return False
-        if media.has_audio and media.stream_id not in utterance.ended_streams:
+        if media.has_audio and media.stream_id not in self._ended:
             missing = "the end of its sound"
         else:
-            open_ids = [identity for identity in utterance.published if identity not in self.answered]
-            if not open_ids:
+            if not self._open:
                 return True
-            missing = f"an answer to {', '.join(open_ids)}"
+            missing = f"an answer to {', '.join(self._open)}"
         if time.monotonic() - self._last_answer > STALLED_AFTER:
             raise GraphError(f"the file has ended, but {missing} has not come within {STALLED_AFTER:g} s")
         return False
@@ -153,8 +155,16 @@ class Graph:
         with contextlib.suppress(rclpy.executors.ExternalShutdownException):
             executor.spin()
 
+    def _watch(self, event: Any) -> None:
+        """On the thread of the end-pointer's node."""
+        if isinstance(event, EndOfStream):
+            self._ended.append(event.stream_id)
+        elif isinstance(event, Utterance) and event.is_final:
+            self._open[event.utterance_id] = None
+
     def _listen(self, message: msg.Emotion) -> None:
-        self._on_emotion(message)
+        emotion: Emotion = from_msg(Emotion, message)
+        self._on_emotion(emotion)
         self._last_answer = time.monotonic()
-        if message.status != msg.Emotion.PROVISIONAL:
-            self.answered.append(message.utterance_id)
+        if emotion.is_final:
+            self._open.pop(emotion.utterance_id, None)

@@ -8,12 +8,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import ParameterException
@@ -23,77 +22,68 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
+from synctva_ros.config import NODES, Param
+
 #: Sound: reliable. A source must never be stopped by a slow subscriber, so it keeps the last chunks only; a consumer
 #: keeps all, so nothing is overwritten before it was taken.
 QOS_AUDIO_OUT = QoSProfile(depth=500, reliability=ReliabilityPolicy.RELIABLE)
 QOS_AUDIO_IN = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
 #: Results: reliable, with room for a subscriber that is busy for a while.
 QOS_RESULT = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-#: Pictures out (REP-2003: sensors publish reliably, or as sensor data) and in. Large pictures travel in pieces; without
+#: Images out (REP-2003: sensors publish reliably, or as sensor data) and in. Large images travel in pieces; without
 #: a chance to ask again a subscriber in another process gets hardly any whole, also on the same machine.
 QOS_IMAGE_OUT = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 QOS_IMAGE_IN = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_AVAILABLE)
 #: State that a late subscriber must still receive.
 QOS_LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
-Value = bool | int | float | str
 
-
-@dataclass(frozen=True)
-class Param:
-    """One parameter: its default decides its type; ``low``/``high`` or ``choices`` say what is allowed."""
-
-    name: str
-    default: Value
-    description: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-
-    def descriptor(self) -> ParameterDescriptor:
-        """Return the ROS descriptor, so that tools show and enforce the range."""
-        descriptor = ParameterDescriptor(name=self.name, description=self.description)
-        if self.choices:
-            descriptor.additional_constraints = "one of: " + ", ".join(self.choices)
-        if self.low is not None and self.high is not None:
-            if isinstance(self.default, float):
-                descriptor.floating_point_range = [FloatingPointRange(from_value=self.low, to_value=self.high)]
-            else:
-                descriptor.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high), step=1)]
-        return descriptor
+def descriptor(param: Param) -> ParameterDescriptor:
+    """The ROS descriptor of a parameter, so that tools show and enforce its range."""
+    unit = f" [{param.unit}]" if param.unit else ""
+    described = ParameterDescriptor(name=param.name, description=param.meaning + unit)
+    if param.choices:
+        described.additional_constraints = "one of: " + ", ".join(param.choices)
+    if param.low is not None and param.high is not None:
+        if isinstance(param.default, float):
+            described.floating_point_range = [FloatingPointRange(from_value=param.low, to_value=param.high)]
+        else:
+            described.integer_range = [IntegerRange(from_value=int(param.low), to_value=int(param.high), step=1)]
+    return described
 
 
 class PerceptionNode(LifecycleNode):
     """A lifecycle node that builds in ``configure``, talks between ``activate`` and ``deactivate``, and lets go.
 
-    Subclasses name their ``PARAMETERS`` and fill in ``configure``, ``activate``, ``deactivate``, ``cleanup`` and
-    ``diagnose``. Parameters are read when the node is configured. An exception in ``configure`` is logged as one
-    sentence and refuses the transition; the process lives on.
+    Its parameters are those that ``config.NODES`` holds under its name; they are read into ``config`` when the node is
+    configured, the live ones also later. Subclasses fill in ``configure``, ``activate``, ``deactivate``, ``cleanup`` and
+    ``diagnose``. An exception in ``configure`` is logged as one sentence and refuses the transition; the process lives on.
     """
-
-    PARAMETERS: ClassVar[tuple[Param, ...]] = ()
 
     def __init__(self, name: str, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
+        self._kind = NODES[name]
+        self._params = {param.name: param for param in self._kind.params()}
+        #: The values of the parameters, from ``configure`` to ``cleanup``.
+        self.config: Any = None
         self._refused: dict[str, str] = {}
         #: Why the last transition was refused; empty when it was not.
         self.refusal = ""
         self._entities: list[tuple[Callable[[Any], Any], Any]] = []
         self._diagnostics: Any = None
         self._diagnostics_timer: Any = None
-        for param in self.PARAMETERS:
+        for param in self._params.values():
             self._declare(param)
-        known = {param.name for param in self.PARAMETERS}
-        for extra in sorted(set(self._parameter_overrides) - known):
+        for extra in sorted(set(self._parameter_overrides) - set(self._params)):
             if not extra.startswith(("use_sim_time", "qos_overrides", "start_type_description_service")):
                 self.get_logger().warning(f"there is no parameter {extra!r}; it was left out (a typing error?)")
-        self.add_on_set_parameters_callback(self._check_choices)
+        self.add_on_set_parameters_callback(self._check)
         self.add_post_set_parameters_callback(self._set_again)
 
     # --- for subclasses
 
     def configure(self) -> None:
-        """Read the parameters, load models, warm up."""
+        """Load models, warm up."""
 
     def activate(self) -> None:
         """Create subscriptions, timers and threads."""
@@ -108,9 +98,9 @@ class PerceptionNode(LifecycleNode):
         """Return level, sentence and values for ``/diagnostics``."""
         return 0, "active", {}
 
-    def value(self, name: str) -> Any:
-        """Return the value of a parameter."""
-        return self.get_parameter(name).value
+    def has_publisher(self, topic: str) -> bool:
+        """Whether anybody publishes on a topic, by the name that it has after remapping."""
+        return self.count_publishers(self.resolve_topic_name(topic)) > 0
 
     def advertise(self, message: Any, topic: str, qos: QoSProfile) -> Any:
         """Create a publisher that lives until the node is deactivated."""
@@ -141,7 +131,9 @@ class PerceptionNode(LifecycleNode):
                 if reliable in self._entities:  # it is told once for each publisher
                     self._entities.remove(reliable)
                     self.destroy_subscription(reliable[1])
-                    self.warn(f"{topic!r} has a publisher that is best effort; large messages may get lost")
+                    self.get_logger().warning(
+                        f"{topic!r} has a publisher that is best effort; large messages may get lost"
+                    )
                     self.subscribe(message, topic, callback, lossy)
 
         registered = threading.Lock()
@@ -161,14 +153,6 @@ class PerceptionNode(LifecycleNode):
         """Return the node's time [ns]: the wall clock, or ``/clock`` with ``use_sim_time``."""
         return int(self.get_clock().now().nanoseconds)
 
-    def inform(self, sentence: str) -> None:
-        """Log at level INFO."""
-        self.get_logger().info(sentence)
-
-    def warn(self, sentence: str) -> None:
-        """Log at level WARN."""
-        self.get_logger().warning(sentence)
-
     def report_error(self, error: Exception) -> None:
         """Log an exception that a worker caught, with where it came from."""
         where = traceback.extract_tb(error.__traceback__)[-1]
@@ -183,10 +167,12 @@ class PerceptionNode(LifecycleNode):
             self.get_logger().error(f"not configured: {self.refusal}")
             return TransitionCallbackReturn.FAILURE
         try:
+            self.config = self._kind(**{name: self.get_parameter(name).value for name in self._params})
             self.configure()
         except Exception as error:
             self._explain("configured", error)
             self._quietly(self.cleanup)
+            self.config = None
             return TransitionCallbackReturn.FAILURE
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         # On a steady clock, so that the state is told also when /clock stands still.
@@ -246,9 +232,9 @@ class PerceptionNode(LifecycleNode):
 
     def _declare(self, param: Param) -> None:
         try:
-            declared = self.declare_parameter(param.name, param.default, param.descriptor())
-            if param.choices and declared.value not in param.choices:
-                self._refused[param.name] = f"{declared.value!r} is not one of: {', '.join(param.choices)}"
+            declared = self.declare_parameter(param.name, param.default, descriptor(param))
+            if problem := param.problem(declared.value):
+                self._refused[param.name] = problem
         except ParameterException as error:
             # An error here would end the process; the node shall live, refuse to configure and say why.
             given = self._parameter_overrides[param.name].value
@@ -256,21 +242,28 @@ class PerceptionNode(LifecycleNode):
             kind = type(param.default).__name__
             hint = f"write {given}.0" if kind == "float" and type(given) is int else error
             self._refused[param.name] = f"{given!r} is not a possible value of type {kind}{allowed}: {hint}"
-            self.declare_parameter(param.name, param.default, param.descriptor(), ignore_override=True)
+            self.declare_parameter(param.name, param.default, descriptor(param), ignore_override=True)
 
-    def _check_choices(self, parameters: list[Parameter[Any]]) -> Any:
-        from rcl_interfaces.msg import SetParametersResult
-
-        for parameter in parameters:
-            for param in self.PARAMETERS:
-                if param.name == parameter.name and param.choices and parameter.value not in param.choices:
-                    reason = f"{param.name} must be one of: {', '.join(param.choices)}"
-                    return SetParametersResult(successful=False, reason=reason)
-        return SetParametersResult(successful=True)
+    def _check(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
+        """Refuse what is not allowed; say what takes effect only when the node is configured again."""
+        given = {parameter.name: parameter.value for parameter in parameters if parameter.name in self._params}
+        try:
+            values = {name: self.get_parameter(name).value for name in self._params if self.has_parameter(name)}
+            self._kind(**(values | given))
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        later = [name for name in given if self.config is not None and not self._params[name].live]
+        reason = f"{', '.join(later)}: takes effect when the node is configured again (deactivate, cleanup, configure)"
+        if later:
+            self.get_logger().warning(reason)
+        return SetParametersResult(successful=True, reason=reason if later else "")
 
     def _set_again(self, parameters: list[Parameter[Any]]) -> None:
         for parameter in parameters:
             self._refused.pop(parameter.name, None)
+            param = self._params.get(parameter.name)
+            if param is not None and param.live and self.config is not None:
+                setattr(self.config, param.name, parameter.value)
 
     def _explain(self, what: str, error: Exception) -> None:
         self.refusal = str(error) or type(error).__name__
@@ -292,6 +285,7 @@ class PerceptionNode(LifecycleNode):
 
     def _release(self) -> None:
         self._quietly(self.cleanup)
+        self.config = None
         if self._diagnostics_timer is not None:
             self.destroy_timer(self._diagnostics_timer)
             self.destroy_publisher(self._diagnostics)
@@ -316,8 +310,8 @@ class PerceptionNode(LifecycleNode):
         self._diagnostics.publish(message)
 
 
-def run_node(node_class: Callable[[], PerceptionNode], args: Sequence[str] | None = None) -> None:
-    """Spin one node until it is told to stop: the ``main`` of every node's executable."""
+def run_node(build: Callable[[], PerceptionNode], args: Sequence[str] | None = None) -> None:
+    """Spin one node until it is told to stop."""
     try:
         # rclpy's own signal handlers end the context at once: what is being said could not be published any more.
         rclpy.init(args=list(args) if args is not None else sys.argv, signal_handler_options=SignalHandlerOptions.NO)
@@ -325,7 +319,7 @@ def run_node(node_class: Callable[[], PerceptionNode], args: Sequence[str] | Non
         sys.exit(f"not started: {error}")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    node = node_class()
+    node = build()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from synctva_ros import config
+from synctva_ros.events import Image, ImageArray
 from synctva_ros.sources.backoff import Backoff
 
 
@@ -27,13 +28,9 @@ class Camera:
     """Reads pictures on a thread of its own until stopped, and opens the device again when it was lost.
 
     Args:
-        device: index ("0"), device file or URL of a camera; or the path of a video, which is repeated at its end, or
-            of a still picture.
-        width: wanted width [pixels]; 0 leaves the camera's own.
-        height: wanted height [pixels]; 0 leaves the camera's own.
-        rate: pictures given on per second at the most [Hz].
+        config: device, size, rate and frame; a video is repeated at its end. The rate may be changed at any time.
         clock: the node's time [ns].
-        on_image: called with (stamp [ns], BGR picture uint8 ``[h, w, 3]``) from the camera's thread.
+        on_image: called with each image from the camera's thread.
         log: called with one sentence when the device is open.
         warn: called with one sentence when the device is lost or refused.
 
@@ -43,20 +40,17 @@ class Camera:
 
     def __init__(
         self,
-        device: str,
-        width: int,
-        height: int,
-        rate: float,
+        config: config.Camera,
+        *,
         clock: Callable[[], int],
-        on_image: Callable[[int, NDArray[np.uint8]], None],
+        on_image: Callable[[Image], None],
         log: Callable[[str], None],
         warn: Callable[[str], None],
     ) -> None:
+        device = config.device
         self._device: str | int = int(device) if device.isdigit() else device
         self._is_file = not device.isdigit() and Path(device).is_file()
-        self._width = width
-        self._height = height
-        self._period = 1.0 / rate
+        self._config = config
         self._clock = clock
         self._on_image = on_image
         self._log = log
@@ -65,6 +59,10 @@ class Camera:
         self._thread: threading.Thread | None = None
         self.counters = CameraCounters()
         self.connected = False
+
+    @property
+    def _period(self) -> float:
+        return 1.0 / self._config.rate
 
     def start(self) -> None:
         """Begin to read; a device that is not there yet is tried again and again."""
@@ -110,9 +108,9 @@ class Camera:
 
         if not capture.isOpened():
             return False
-        if self._width and self._height:
-            capture.set(cv2.CAP_PROP_FRAME_WIDTH, self._width)
-            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self._height)
+        if self._config.width and self._config.height:
+            capture.set(cv2.CAP_PROP_FRAME_WIDTH, self._config.width)
+            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self._config.height)
         # A file must be slowed down to its own speed; a camera is as fast as it is.
         file_period = 1.0 / (capture.get(cv2.CAP_PROP_FPS) or 25.0) if self._is_file else 0.0
         given = False
@@ -135,6 +133,6 @@ class Camera:
                 self._stop.wait(next_frame - time.monotonic())
         return given
 
-    def _give(self, image: NDArray[np.uint8]) -> None:
+    def _give(self, image: ImageArray) -> None:
         self.counters.frames += 1
-        self._on_image(self._clock(), image)
+        self._on_image(Image(self._clock(), image, self._config.frame_id))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synctva_ros.events import NANOSECONDS, AudioChunk, FloatArray
+from synctva_ros.events import NANOSECONDS, AudioChunk, FloatArray, Image
 from synctva_ros.sources import new_stream_id
 from synctva_ros.sources.microphone import SourceError
 
@@ -23,14 +22,6 @@ MISSING = 1.0
 NOT_VIDEO = ("ansi", "bintext", "idf", "xbin")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A BGR picture ``[h, w, 3]`` at ``stamp`` [ns]."""
-
-    stamp: int
-    image: NDArray[np.uint8]
-
-
 class MediaFile:
     """What can be played of a file.
 
@@ -39,6 +30,7 @@ class MediaFile:
         chunk: length of a chunk of sound [s].
         video_rate: pictures per second at the most [Hz]; 0 leaves the pictures out.
         warn: called with one sentence when a part cannot be played.
+        frame_id: for the headers.
 
     Raises:
         SourceError: there is no such file, it is no media file, or it has neither sound nor pictures.
@@ -46,7 +38,12 @@ class MediaFile:
     """
 
     def __init__(
-        self, path: str | Path, chunk: float = 0.03, video_rate: float = 10.0, warn: Callable[[str], None] = print
+        self,
+        path: str | Path,
+        chunk: float = 0.03,
+        video_rate: float = 10.0,
+        warn: Callable[[str], None] = print,
+        frame_id: str = "media",
     ) -> None:
         import av
 
@@ -55,6 +52,7 @@ class MediaFile:
         self._chunk = chunk
         self._video_rate = video_rate
         self._warn = warn
+        self._frame_id = frame_id
         self._reached = 0  # up to which time the file has been decoded [ns]
         self._damage_said = False
         if not self.path.is_file():
@@ -86,14 +84,15 @@ class MediaFile:
         if not self.has_audio:
             self._warn(f"{self.path}: there is no sound in it, so no utterance will be found")
 
-    def play(self, origin: int) -> Iterator[AudioChunk | Picture]:
+    def play(self, origin: int) -> Iterator[AudioChunk | Image]:
         """Yield chunks and pictures in the order of their stamps; ``origin`` [ns] is the time of the file's start.
 
-        The last item is an empty chunk with ``end_of_stream`` if there was sound. A damaged file ends early, with a
+        Each time it is a stream of its own, with a new ``stream_id``. The last item is an empty chunk with ``end_of_stream`` if there was sound. A damaged file ends early, with a
         warning.
         """
+        self.stream_id = new_stream_id("f")
         self._reached, self._damage_said = 0, False
-        parts: list[Iterator[AudioChunk | Picture]] = []
+        parts: list[Iterator[AudioChunk | Image]] = []
         if self.has_audio:
             parts.append(self._audio(origin))
         if self.has_video and self._video_rate > 0:
@@ -130,7 +129,7 @@ class MediaFile:
                     elif at - stamp - round(waiting * NANOSECONDS / rate) > JUMP:
                         # The file leaves time out here: what came before it keeps its own stamp.
                         if waiting:
-                            yield AudioChunk(self.stream_id, sequence, stamp, rate, np.concatenate(pending))
+                            yield self._chunk_of(sequence, stamp, rate, np.concatenate(pending))
                             sequence += 1
                             pending = []
                         stamp = at
@@ -141,7 +140,7 @@ class MediaFile:
                     samples = np.concatenate(pending) if pending else np.zeros((0, channels), np.float32)
                     whole = len(samples) - len(samples) % length
                     for first in range(0, whole, length):
-                        yield AudioChunk(self.stream_id, sequence, stamp, rate, samples[first : first + length])
+                        yield self._chunk_of(sequence, stamp, rate, samples[first : first + length])
                         sequence += 1
                         stamp += round(length * NANOSECONDS / rate)
                     pending = [samples[whole:]]
@@ -150,13 +149,16 @@ class MediaFile:
             self._damaged("sound", stamp - origin, error)
         samples = np.concatenate(pending) if pending else np.zeros((0, channels), np.float32)
         if len(samples):
-            yield AudioChunk(self.stream_id, sequence, stamp, rate, samples)
+            yield self._chunk_of(sequence, stamp, rate, samples)
             sequence += 1
             stamp += round(len(samples) * NANOSECONDS / rate)
         nothing = np.zeros((0, channels), np.float32)
-        yield AudioChunk(self.stream_id, sequence, stamp, rate, nothing, end_of_stream=True)
+        yield self._chunk_of(sequence, stamp, rate, nothing, end=True)
 
-    def _video(self, origin: int) -> Iterator[Picture]:
+    def _chunk_of(self, sequence: int, stamp: int, rate: int, samples: FloatArray, end: bool = False) -> AudioChunk:
+        return AudioChunk(self.stream_id, sequence, stamp, rate, samples, end, self._frame_id)
+
+    def _video(self, origin: int) -> Iterator[Image]:
         import av
 
         due: float | None = None
@@ -174,7 +176,7 @@ class MediaFile:
                     image = cast(NDArray[np.uint8], frame.to_ndarray(format="bgr24"))
                     if frame.rotation % 360:
                         image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
-                    yield Picture(origin + round(time * NANOSECONDS), image)
+                    yield Image(origin + round(time * NANOSECONDS), image, self._frame_id)
         except (av.error.FFmpegError, OSError) as error:
             self._damaged("video", round(time * NANOSECONDS), error)
 

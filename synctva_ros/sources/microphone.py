@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from synctva_ros import config
 from synctva_ros.events import NANOSECONDS, AudioChunk, FloatArray
 from synctva_ros.sources import new_stream_id
 from synctva_ros.sources.backoff import Backoff
@@ -73,10 +74,7 @@ class Microphone:
     """Reads a microphone on a thread of its own until stopped, and opens it again when it was lost.
 
     Args:
-        device: name (or part of it) or index of the input device; empty for the default one.
-        sample_rate: [Hz].
-        channels: number of channels to open.
-        chunk: length of a chunk [s].
+        config: device, rate, channels, length of a chunk and frame.
         clock: the node's time [ns].
         on_chunk: called with each chunk from the microphone's thread.
         log: called with one sentence when the device is open.
@@ -86,20 +84,19 @@ class Microphone:
 
     def __init__(
         self,
-        device: str,
-        sample_rate: int,
-        channels: int,
-        chunk: float,
+        config: config.Microphone,
+        *,
         clock: Callable[[], int],
         on_chunk: Callable[[AudioChunk], None],
         log: Callable[[str], None],
         warn: Callable[[str], None],
     ) -> None:
         self._sounddevice = load_sounddevice()
-        self._device: str | int | None = int(device) if device.isdigit() else (device or None)
-        self._sample_rate = sample_rate
-        self._channels = channels
-        self._frames = max(round(chunk * sample_rate), 1)
+        self._device: str | int | None = int(config.device) if config.device.isdigit() else (config.device or None)
+        self._sample_rate = config.sample_rate
+        self._channels = config.channels
+        self._frames = max(round(config.chunk * config.sample_rate), 1)
+        self._frame_id = config.frame_id
         self._clock = clock
         self._on_chunk = on_chunk
         self._log = log
@@ -176,13 +173,15 @@ class Microphone:
                         what = f"{self._sample_rate} Hz, {self._channels} channel(s)"
                         self._log(f"microphone {name!r} is open: {what}")
                     self.counters.chunks += 1
-                    self._on_chunk(AudioChunk(stream_id, sequence, stamp, self._sample_rate, samples))
+                    self._on_chunk(
+                        AudioChunk(stream_id, sequence, stamp, self._sample_rate, samples, frame_id=self._frame_id)
+                    )
             finally:
                 if sequence >= 0:  # so that what was being said when the device went is not kept waiting
                     nothing = np.zeros((0, self._channels), np.float32)
                     self._on_chunk(
                         AudioChunk(
-                            stream_id, sequence + 1, self._clock(), self._sample_rate, nothing, end_of_stream=True
+                            stream_id, sequence + 1, self._clock(), self._sample_rate, nothing, True, self._frame_id
                         )
                     )
 

@@ -1,0 +1,263 @@
+"""The nodes of the street: each is a row of a table that says which events it takes from and gives to which topics."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image as RosImage
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+
+from synctva_ros import msg
+from synctva_ros.events import AudioChunk, Emotion, Faces, Features, Image, Reset, RobotSpeaking, Transcript, Utterance
+from synctva_ros.ros.convert import MESSAGES, from_msg, image_from_msg, speaking_from_msg, to_msg
+from synctva_ros.ros.node import (
+    QOS_AUDIO_IN,
+    QOS_AUDIO_OUT,
+    QOS_IMAGE_IN,
+    QOS_LATCHED,
+    QOS_RESULT,
+    PerceptionNode,
+)
+from synctva_ros.street.dialogue import DialogueStage
+from synctva_ros.street.pipeline import Host, Pipeline
+from synctva_ros.street.stage import Join
+from synctva_ros.street.table import STREET, use_threads
+
+#: Whose warnings the node of the network says.
+NETWORK = "synctva_ros.network"
+
+
+@dataclass(frozen=True)
+class Topic:
+    """Where an event travels; ``partial`` ones of its kind have a topic of their own."""
+
+    name: str
+    out: QoSProfile
+    into: QoSProfile
+    partial: bool = False
+
+
+#: The topic of each event.
+TOPICS: dict[type, Topic] = {
+    AudioChunk: Topic("audio", QOS_AUDIO_OUT, QOS_AUDIO_IN),
+    Utterance: Topic("utterance", QOS_RESULT, QOS_RESULT, partial=True),
+    Transcript: Topic("transcript", QOS_RESULT, QOS_RESULT, partial=True),
+    Faces: Topic("faces", QOS_RESULT, QOS_RESULT),
+    Features: Topic("features", QOS_RESULT, QOS_RESULT, partial=True),
+    Emotion: Topic("emotion", QOS_RESULT, QOS_RESULT),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a node takes and gives.
+
+    Attributes:
+        takes: events, by their topics.
+        gives: events, by their topics.
+        awaits: for each modality that comes from another node, the event that brings it.
+        threaded: the stages work on a thread of their own; else they are so quick that the executor may wait for them.
+    """
+
+    takes: tuple[type, ...]
+    gives: tuple[type, ...]
+    awaits: dict[str, type]
+    threaded: bool = True
+
+
+ROWS: dict[str, Row] = {
+    "utterance": Row((AudioChunk, RobotSpeaking), (Utterance,), {}, threaded=False),
+    "transcriber": Row((Utterance,), (Transcript,), {}),
+    "faces": Row((Image,), (Faces,), {}),
+    "features": Row((Utterance, Transcript, Faces), (Features,), {"text": Transcript, "vision": Faces}),
+    "emotion": Row((Features,), (Emotion,), {}),
+}
+
+
+class StageNode(PerceptionNode):
+    """Hosts the stages that the street's table names for it, between topics."""
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
+        self._row = ROWS[name]
+        self._build = STREET[name]
+        self._pipeline: Pipeline | None = None
+        self._host: Host | None = None
+        self._publishers: dict[tuple[type, bool], Any] = {}
+        self._malformed = 0
+        #: Called with every event that leaves a stage, before it is published, on the thread that works.
+        self.watchers: list[Callable[[Any], None]] = []
+
+    def configure(self) -> None:
+        """Build the stages and let each work once."""
+        threads = getattr(self.config, "threads", 0)
+        if self._row.threaded and threads:
+            use_threads(threads)
+        stages = self._build(self.config, self.get_logger())
+        for stage in stages:
+            if isinstance(stage, Join):
+                stage.expects = self._expects
+        self._pipeline = Pipeline(stages, self.now)
+        self._pipeline.warm_up()
+
+    def activate(self) -> None:
+        """Start to work, and listen."""
+        assert self._pipeline is not None
+        if not self._pipeline.stages:
+            return
+        for kind in self._row.gives:
+            topic = TOPICS[kind]
+            self._publishers[kind, True] = self.advertise(MESSAGES[kind], topic.name, topic.out)
+            if topic.partial:
+                self._publishers[kind, False] = self.advertise(MESSAGES[kind], f"{topic.name}/partial", topic.out)
+        if self._row.threaded:
+            threads = getattr(self.config, "threads", 0) or 1
+            self._host = Host(
+                self.get_name(),
+                self._pipeline,
+                self._give,
+                getattr(self.config, "queue_size", 1),
+                self.report_error,
+                partial(use_threads, threads),
+            )
+        for kind in self._row.takes:
+            self._listen(kind)
+
+    def deactivate(self) -> None:
+        """Stop to work; what is under way goes out as far as it got."""
+        if self._host is not None:
+            given_up = self._host.stop()
+            if given_up:
+                self.get_logger().error(f"{given_up} event(s) that waited are given up, as the node is deactivated")
+            self._host = None
+        if self._pipeline is not None and self._publishers:
+            for event in self._pipeline.flush():
+                self._give(event)
+        self._publishers.clear()
+
+    def cleanup(self) -> None:
+        """Let go of the stages."""
+        self._pipeline = None
+
+    def diagnose(self) -> tuple[int, str, dict[str, Any]]:
+        """The worst of the stages' states, and all their counts."""
+        if self._pipeline is None or not self._pipeline.stages:
+            return 0, "off", {}
+        stages = self._pipeline.stages
+        worst = max((stage.state() for stage in reversed(stages)), key=lambda state: state.level)
+        level, sentence = worst.level, worst.sentence
+        values: dict[str, Any] = {}
+        for stage in stages:
+            prefix = f"{stage.name}: " if len(stages) > 1 else ""
+            values |= {f"{prefix}{key}": value for key, value in stage.details().items()}
+        if self._host is not None:
+            values |= {"waiting": self._host.inbox.waiting, **self._host.inbox.counts}
+            if self._host.inbox.counts["shed"]:
+                level, sentence = 2, "utterances come faster than they are worked on"
+        if self._malformed:
+            level, sentence = max(level, 1), "messages cannot be read"
+        return level, sentence, values | {"malformed": self._malformed}
+
+    # --- details
+
+    def _listen(self, kind: type) -> None:
+        if kind is RobotSpeaking:
+            self.subscribe(Bool, "robot_speaking", lambda message: self._take(speaking_from_msg(message)), QOS_RESULT)
+        elif kind is Image:
+            compressed = self.config.image_transport == "compressed"
+            # As image_transport names it: after the topic of the images, whatever that was remapped to.
+            topic = self.resolve_topic_name("image") + "/compressed" if compressed else "image"
+            message_type = CompressedImage if compressed else RosImage
+            self.subscribe(message_type, topic, lambda message: self._take(image_from_msg(message)), QOS_IMAGE_IN)
+        else:
+            topic = TOPICS[kind]
+            self.subscribe(MESSAGES[kind], topic.name, partial(self._on_message, kind, True), topic.into)
+            if topic.partial:
+                self.subscribe(
+                    MESSAGES[kind], f"{topic.name}/partial", partial(self._on_message, kind, False), topic.into
+                )
+
+    def _on_message(self, kind: type, is_final: bool, message: Any) -> None:
+        try:
+            event = from_msg(kind, message, is_final=is_final)
+        except ValueError as error:
+            self._malformed += 1
+            self.get_logger().warning(str(error), throttle_duration_sec=5.0)
+            return
+        self._take(event)
+
+    def _take(self, event: Any) -> None:
+        if self._host is None:
+            if self._pipeline is not None:
+                for given in self._pipeline.push(event):
+                    self._give(given)
+        elif not self._host.put(event):
+            self.get_logger().error(
+                f"too many utterances wait: {event.utterance_id} goes on without what {self.get_name()} would add",
+                throttle_duration_sec=5.0,
+            )
+
+    def _give(self, event: Any) -> None:
+        for watcher in self.watchers:
+            watcher(event)
+        is_partial = type(event) in TOPICS and TOPICS[type(event)].partial and not event.is_final
+        publisher = self._publishers.get((type(event), not is_partial))
+        if publisher is not None:
+            publisher.publish(to_msg(event))
+
+    def _expects(self, modality: str) -> bool:
+        kind = self._row.awaits.get(modality)
+        return kind is not None and self.has_publisher(TOPICS[kind].name)
+
+
+class EmotionNode(StageNode):
+    """The end of the street: it also says which classes there are, and forgets the dialogue when asked to."""
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
+        self._handler = _ToRos(self.get_logger())
+
+    def configure(self) -> None:
+        """Take the network's warnings to the log, too."""
+        logging.getLogger(NETWORK).addHandler(self._handler)
+        super().configure()
+
+    def cleanup(self) -> None:
+        """Let go of the network."""
+        super().cleanup()
+        logging.getLogger(NETWORK).removeHandler(self._handler)
+
+    def activate(self) -> None:
+        """Latch the label table and offer ``~/reset``."""
+        super().activate()
+        assert self._pipeline is not None
+        [stage] = self._pipeline.stages
+        assert isinstance(stage, DialogueStage)
+        table = self.advertise(msg.LabelTable, "emotion/labels", QOS_LATCHED)
+        table.publish(msg.LabelTable(model_id=stage.model_id, labels=list(stage.labels)))
+        self.serve(Trigger, "~/reset", self._on_reset)
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Forget the dialogue after what already waits."""
+        self._take(Reset())
+        response.success, response.message = True, "the next utterance starts a new dialogue"
+        return response
+
+
+class _ToRos(logging.Handler):
+    """Takes the core's warnings to the log of a node, each once."""
+
+    def __init__(self, log: Any) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it."""
+        self._log.warning(record.getMessage())

@@ -1,0 +1,115 @@
+"""Image → the faces in it, each with its track and its expression."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from synctva_ros.config import FaceFinder
+from synctva_ros.encoders.protocol import FaceEncoder
+from synctva_ros.events import NANOSECONDS, Face, Faces, FloatArray, Image
+from synctva_ros.street.stage import Log, Stage, State
+from synctva_ros.vision.crop import LEAST_QUALITY
+from synctva_ros.vision.detector import FaceDetector, WholeImage
+from synctva_ros.vision.tracks import FaceTracker, TrackedFace
+
+#: An image this much older than the newest one came late; if it is older still, the clock was set back [ns].
+LATE = NANOSECONDS
+#: Expressions of so many faces are looked at, the largest ones.
+MOST_EXPRESSIONS = 8
+
+
+class FacesStage(Stage):
+    """Finds and follows all faces, and looks at the expression of those in which one can be read."""
+
+    name: ClassVar[str] = "faces"
+    takes: ClassVar[tuple[type, ...]] = (Image,)
+
+    def __init__(self, config: FaceFinder, detector: FaceDetector | WholeImage, encoder: FaceEncoder, log: Log) -> None:
+        super().__init__(log)
+        self._config = config
+        self._encoder = encoder
+        self._tracker = FaceTracker(detector, encoder.side)
+        self._newest: int | None = None
+        self._in_view = 0
+        self.counts.update(images=0, late=0)
+
+    def warm_up(self) -> None:
+        """One grey face."""
+        self._encoder.encode([np.zeros((self._encoder.side, self._encoder.side), np.uint8)])
+
+    def reset(self) -> None:
+        """Forget all faces."""
+        super().reset()
+        self._tracker.clear()
+        self._newest = None
+
+    def is_over(self, event: Any) -> bool:
+        """Images belong to no utterance."""
+        return False
+
+    def process(self, event: Image) -> Iterator[Faces]:
+        """Look at an image, unless it came too soon after the last one, or late."""
+        begun = time.perf_counter()
+        if self._newest is not None:
+            ahead = event.stamp - self._newest
+            # A camera that gives no more images than asked for does not keep time: none of its images shall be left out.
+            if 0 <= ahead < 0.8 / self._config.face_rate * NANOSECONDS:
+                return iter(self.without(event))
+            if -LATE < ahead < 0:
+                self.counts["late"] += 1
+                return iter(self.without(event))
+            if ahead < 0:
+                self._tracker.clear()
+        self._newest = event.stamp
+        self.counts["images"] += 1
+        pixels = event.pixels
+        height, width = pixels.shape[:2]
+        found = self._tracker.observe(event.stamp, pixels)
+        self._in_view = len(found)
+        expressions = self._expressions(found)
+        faces = tuple(_face(tracked, expressions.get(number), width, height) for number, tracked in enumerate(found))
+        spent = time.perf_counter() - begun
+        return iter([Faces(event.stamp, True, faces, height, width, self._encoder.name, spent, event.frame_id)])
+
+    def without(self, event: Image) -> Sequence[Faces]:
+        """Nobody looked."""
+        return [Faces(event.stamp, False, frame_id=event.frame_id)]
+
+    def state(self) -> State:
+        """How many faces are in view."""
+        state = super().state()
+        return (
+            state
+            if state.level
+            else State(0, f"{self._in_view} face(s) in view" if self._in_view else "no face in view")
+        )
+
+    def _expressions(self, found: Sequence[TrackedFace]) -> dict[int, FloatArray]:
+        readable = [number for number, face in enumerate(found) if face.quality >= LEAST_QUALITY][:MOST_EXPRESSIONS]
+        if not readable:
+            return {}
+        try:
+            return dict(zip(readable, self._encoder.encode([found[number].crop for number in readable]), strict=True))
+        except Exception as error:  # where the faces are is worth knowing all the same
+            self.report(error)
+            return {}
+
+
+def _face(tracked: TrackedFace, expression: FloatArray | None, width: int, height: int) -> Face:
+    box, size = tracked.box, np.array([width, height], np.float32)
+    return Face(
+        face_id=tracked.face_id,
+        x=box.x / width,
+        y=box.y / height,
+        width=box.width / width,
+        height=box.height / height,
+        score=box.score,
+        quality=tracked.quality,
+        landmarks=None if box.landmarks is None else box.landmarks / size,
+        expression=expression,
+        mouth_opening=tracked.mouth_opening,
+    )

@@ -1,0 +1,137 @@
+"""A file through the street, as fast as the machine can go: what ``recognize`` and ``extract`` do, without ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synctva_ros.config import Words
+from synctva_ros.events import (
+    NANOSECONDS,
+    SAMPLE_RATE,
+    AudioChunk,
+    EndedBy,
+    Image,
+    Transcript,
+    TranscriptStatus,
+    Utterance,
+)
+from synctva_ros.sources import new_stream_id
+from synctva_ros.sources.files import is_picture, read_picture
+from synctva_ros.sources.media import MediaFile
+from synctva_ros.street.pipeline import Pipeline
+from synctva_ros.street.stage import Log, Stage
+from synctva_ros.street.turns import TurnsStage
+from synctva_ros.street.words import WordsStage
+
+
+class GivenWords(WordsStage):
+    """The recogniser, and in its place the words of a file where they are known: its longest utterance gets them."""
+
+    def __init__(self, config: Words, log: Log) -> None:
+        super().__init__(config, log)
+        self.text: str | None = None
+        self.longest: tuple[float, float] | None = None  # start and end in the file [s]
+
+    def work(self, event: Utterance) -> Transcript:
+        """The words, if this is the utterance that is meant."""
+        if self.text is None:
+            return super().work(event)
+        is_meant = self.longest in (None, (event.stream_start, event.stream_end))
+        text = self.text if is_meant else ""
+        status = TranscriptStatus.OK if text else TranscriptStatus.NO_MODEL
+        return Transcript(event.utterance_id, event.end, status, text, frame_id=event.frame_id)
+
+
+class Player:
+    """Plays file after file through the same stages; time stands still while they compute.
+
+    Args:
+        stages: in the order of the street, the end-pointer first.
+        images: whether any of them looks at images.
+        warn: called with one sentence, which names the file, for what is missing in it.
+    """
+
+    def __init__(self, stages: Sequence[Stage], images: bool, warn: Callable[[str], None]) -> None:
+        self._pipeline = Pipeline(stages, lambda: self._reached)
+        self._words = next((stage for stage in stages if isinstance(stage, GivenWords)), None)
+        self._turns = next(stage for stage in stages if isinstance(stage, TurnsStage))
+        self._images = images
+        self._warn = warn
+        self._reached = 0
+        #: Utterances that were found in the last file.
+        self.heard = 0
+
+    def play(self, path: Path, text: str | None = None) -> Iterator[Any]:
+        """Yield all that leaves any of the stages for one file; its time starts at 0.
+
+        A still image is one utterance without sound, and so is a whole file in which nobody speaks.
+
+        Args:
+            path: media file or image.
+            text: its words, for ``GivenWords``.
+
+        Raises:
+            SourceError: there is no such file, or it cannot be read.
+        """
+        self._pipeline.reset()
+        self._reached = self.heard = 0
+        if self._words is not None:
+            self._words.text = text
+            self._words.longest = self._longest(path) if text else None
+        if is_picture(path):
+            stream_id = new_stream_id("f")
+            if self._images:
+                yield from self._pipeline.push(Image(0, read_picture(path), "media"))
+            yield from self._pipeline.push(_silent_utterance(stream_id, 0))
+            return
+        notes: list[str] = []
+        media = MediaFile(path, video_rate=10.0 if self._images else 0.0, warn=notes.append)
+        notes.clear()  # it says that a file without sound gives no utterance, which is not so here
+        for item in media.play(0):
+            self._reached = max(self._reached, item.end if isinstance(item, AudioChunk) else item.stamp)
+            for event in self._pipeline.push(item):
+                self.heard += isinstance(event, Utterance) and event.is_final
+                yield event
+        for note in notes:
+            self._warn(note)
+        if not self.heard:
+            yield from self._pipeline.push(_silent_utterance(media.stream_id, self._reached))
+
+    def _longest(self, path: Path) -> tuple[float, float] | None:
+        """Start and end of the longest utterance [s]; None when nobody speaks. The file's sound is heard twice for it."""
+        if is_picture(path):
+            return None
+        media = MediaFile(path, video_rate=0.0, warn=lambda sentence: None)
+        utterances = [
+            event
+            for chunk in media.play(0)
+            for event in self._turns.take(chunk)
+            if isinstance(event, Utterance) and event.is_final
+        ]
+        longest = max(utterances, key=lambda utterance: utterance.end - utterance.start, default=None)
+        return None if longest is None else (longest.stream_start, longest.stream_end)
+
+
+def _silent_utterance(stream_id: str, end: int) -> Utterance:
+    """A file as one utterance without sound, from its start to ``end`` [ns]."""
+    return Utterance(
+        utterance_id=f"{stream_id}_0",
+        stream_id=stream_id,
+        first_sequence=0,
+        last_sequence=0,
+        start=0,
+        end=end,
+        stream_start=0.0,
+        stream_end=end / NANOSECONDS,
+        ended_by=EndedBy.END_OF_STREAM,
+        samples_start=0,
+        sample_rate=SAMPLE_RATE,
+        samples=np.zeros(0, np.float32),
+        rms=0.0,
+        clipped=False,
+        frame_id="media",
+    )

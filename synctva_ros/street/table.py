@@ -1,0 +1,80 @@
+"""Which stages there are: what ``recognize`` puts into one pipeline, and what each node hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from synctva_ros.config import Dialogue, FaceFinder, Fusion, Turns, Words
+from synctva_ros.street.stage import Log, Stage
+
+
+def turns(config: Turns, log: Log) -> list[Stage]:
+    """Sound → utterances."""
+    from synctva_ros.street.turns import TurnsStage
+
+    return [TurnsStage(config, log)]
+
+
+def words(config: Words, log: Log) -> list[Stage]:
+    """Utterance → transcript."""
+    from synctva_ros.street.words import WordsStage
+
+    return [WordsStage(config, log)]
+
+
+def faces(config: FaceFinder, log: Log) -> list[Stage]:
+    """Image → faces; nothing without vision."""
+    if not config.vision:
+        return []
+    from synctva_ros.encoders.registry import create_encoder
+    from synctva_ros.street.faces import FacesStage
+    from synctva_ros.vision.detector import create_detector
+
+    detector = create_detector(config.face_detector)
+    log.info(f"faces are found by {detector.name}, on one thread")
+    return [FacesStage(config, detector, create_encoder("vision", config.face_encoder, config.face_weights), log)]
+
+
+def features(config: Fusion, log: Log) -> list[Stage]:
+    """Utterance, transcript and faces → features."""
+    from synctva_ros.encoders.registry import create_encoder
+    from synctva_ros.street.fusion import FusionStage
+    from synctva_ros.street.text import TextStage
+    from synctva_ros.street.voice import VoiceStage
+
+    stages: list[Stage] = []
+    for modality, name, weights, stage in (
+        ("text", config.text_encoder, config.text_weights, TextStage),
+        ("audio", config.audio_encoder, config.audio_weights, VoiceStage),
+    ):
+        if name:
+            stages.append(stage(create_encoder(modality, name, weights), log))
+            log.info(f"{modality} is encoded by {stages[-1].encoder.name!r}, on {config.threads} thread(s)")
+    return [*stages, FusionStage(config, log)]
+
+
+def dialogue(config: Dialogue, log: Log) -> list[Stage]:
+    """Features → emotion."""
+    from synctva_ros.street.dialogue import DialogueStage
+
+    return [DialogueStage(config, log)]
+
+
+#: The stages by the node that hosts them, in the order of the street.
+STREET: dict[str, Callable[[Any, Log], list[Stage]]] = {
+    "utterance": turns,
+    "transcriber": words,
+    "faces": faces,
+    "features": features,
+    "emotion": dialogue,
+}
+
+
+def use_threads(threads: int) -> None:
+    """Let torch, which keeps the number per thread, and OpenCV use so many threads from here on."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(1)  # images are small: more threads would only take the cores from Whisper
