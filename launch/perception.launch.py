@@ -1,6 +1,6 @@
 """From microphone (or media file) and camera to ``/emotion``: starts, configures and activates all nodes.
 
-    ros2 launch synctva_ros perception.launch.py                               # default microphone, pictures on /image
+    ros2 launch synctva_ros perception.launch.py                               # default microphone, images on /image
     ros2 launch synctva_ros perception.launch.py camera:=0 device:=cuda
     ros2 launch synctva_ros perception.launch.py image_topic:=/head/image_raw  # the robot's driver has the camera
     ros2 launch synctva_ros perception.launch.py media:=talk.mp4 fast:=true
@@ -28,54 +28,28 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
 
-#: Name, default, description, choices. An empty value leaves the parameter to the configuration file.
-ARGUMENTS = (
-    ("media", "", "Media file to play instead of the microphone", None),
-    ("microphone", "", "Name, part of the name or index of the input device; off: another node publishes audio", None),
-    ("camera", "off", "Camera (index or device file), video or picture; off: another node publishes image_topic", None),
-    ("image_topic", "image", "Topic of the pictures (sensor_msgs/Image)", None),
-    ("device", "", "Where Whisper and the network run", ["", "auto", "cpu", "cuda"]),
-    ("whisper", "", "Name or folder of a faster-whisper model; demo: the closed-set test model shipped", None),
-    ("config", str(Path(__file__).parents[1] / "config" / "perception.yaml"), "Parameters of all nodes (YAML)", None),
-    ("namespace", "", "Namespace of all nodes and topics", None),
-    ("use_sim_time", "false", "Take the time from /clock", ["true", "false"]),
-    ("fast", "false", "Play the media file as fast as the graph takes it", ["true", "false"]),
-)
-
+from synctva_ros.config import LAUNCH_ARGUMENTS, plan
 
 def perception(context: LaunchContext) -> list[Any]:
     """Return the nodes, the handler that brings them up in order, and the event that sets it going."""
-    given = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
+    given = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in LAUNCH_ARGUMENTS}
     for name in ("config", "media") if given["media"] else ("config",):
         given[name] = str(Path(given[name]).expanduser())
         if not Path(given[name]).is_file():
             raise FileNotFoundError(f"{name}:={given[name]}: there is no such file")
-    if given["whisper"] == "demo":
-        from synctva_ros.apps.cli import DEMO_WHISPER
-
-        given["whisper"] = str(DEMO_WHISPER)
-
-    settings: dict[str, dict[str, Any]] = {  # from /emotion back to the sources
-        "emotion": {"device": given["device"]},
-        "features": {},
-        "transcriber": {"device": given["device"], "model": given["whisper"]},
-        "utterance": {},
-    }
-    if given["camera"] != "off":
-        settings["camera"] = {"device": given["camera"]}
-    if given["media"]:
-        settings["media"] = {"file": given["media"], "realtime": given["fast"] != "true"}
-        if given["fast"] == "true":  # nobody waits for an answer: what is done ahead of it would only hold it up
-            settings["utterance"] = {"speculate": False, "provisional_interval": 0.0}
-        if given["camera"] != "off":
-            settings["media"]["video_rate"] = 0.0  # two sources of pictures would fight
-    elif given["microphone"] != "off":
-        settings["microphone"] = {"device": given["microphone"]}
+    settings = plan(
+        media=given["media"],
+        microphone=None if given["microphone"] == "off" else given["microphone"],
+        camera=None if given["camera"] == "off" else given["camera"],
+        whisper=given["whisper"],
+        device=given["device"],
+        fast=given["fast"] == "true",
+    )
 
     waiting: list[LifecycleNode] = []
     for name, parameters in settings.items():
         # With their types: a device "0" would otherwise be read as a number.
-        typed = {key: ParameterValue(value, value_type=type(value)) for key, value in parameters.items() if value != ""}
+        typed = {key: ParameterValue(value, value_type=type(value)) for key, value in parameters.items()}
         node = LifecycleNode(
             package="synctva_ros",
             executable=name,
@@ -122,9 +96,15 @@ def ended(context: LaunchContext, name: str) -> None:
 def generate_launch_description() -> LaunchDescription:
     """Return all of it, for ``ros2 launch``."""
     local = EnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", default_value="LOCALHOST")
+    share = Path(__file__).parents[1]
     arguments = [
-        actions.DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
-        for name, default, description, choices in ARGUMENTS
+        actions.DeclareLaunchArgument(
+            argument.name,
+            default_value=str(share / argument.default) if argument.name == "config" else argument.default,
+            description=argument.meaning,
+            choices=list(argument.choices) or None,
+        )
+        for argument in LAUNCH_ARGUMENTS
     ]
     environment = actions.SetEnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", local)
     return LaunchDescription([*arguments, environment, actions.OpaqueFunction(function=perception)])
