@@ -10,15 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synctva_ros.config import NODES, Overrides
+from synctva_ros.config import Overrides
 from synctva_ros.events import Emotion, Features
 from synctva_ros.sources.files import is_picture, match_files, read_table
-from synctva_ros.street.playback import GivenWords, Player
-from synctva_ros.street.stage import Stage
-from synctva_ros.street.table import STREET
-
-#: Of words, voice and face.
-LETTERS = "tav"
+from synctva_ros.street.playback import LETTERS, Player
 
 
 @dataclass
@@ -30,32 +25,14 @@ class RecognizerCounters:
     without_face: int = 0
 
 
-@dataclass(frozen=True)
-class Sentences:
-    """A log that hands each sentence on."""
-
-    info: Callable[[str], Any]
-    warning: Callable[[str], Any]
-
-    @property
-    def error(self) -> Callable[[str], Any]:
-        """As a warning."""
-        return self.warning
-
-
 class Recognizer:
     """Recognises file after file with models that are loaded once.
 
     Args:
-        modalities: letters of those to use: t (words), a (voice), v (face).
-        overrides: parameters by node, where they differ from the defaults. Words come from ``transcriber.model``; empty,
-            which is the default here, for no words but those that are given.
-        log: called with one sentence about what runs where.
-        warn: called with one sentence, which names the file, for what is missing in it.
+        modalities, overrides, log, warn: as :class:`~synctva_ros.street.playback.Player` takes them.
 
     Raises:
-        ImportError: a library is missing.
-        ValueError: other letters or parameters, or no usable weights, detector or encoder.
+        ImportError, ValueError: as there.
     """
 
     def __init__(
@@ -66,28 +43,9 @@ class Recognizer:
         log: Callable[[str], None] = lambda sentence: None,
         warn: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        if not modalities or set(modalities) - set(LETTERS):
-            raise ValueError(f"modalities are {modalities!r}; give letters of t (words), a (voice), v (face)")
         self.counters = RecognizerCounters()
         self._warn = warn
-        self._path = Path()
-        words, voice, face = (letter in modalities for letter in LETTERS)
-        wanted: dict[str, dict[str, Any]] = {node: dict(values) for node, values in (overrides or {}).items()}
-        # Nobody waits for an answer: what is done ahead of it would only hold it up.
-        wanted["utterance"] = {"speculate": False, "provisional_interval": 0.0} | wanted.get("utterance", {})
-        wanted["transcriber"] = {"model": ""} | wanted.get("transcriber", {})
-        wanted["faces"] = wanted.get("faces", {}) | ({} if face else {"vision": False})
-        wanted["features"] = {"face_memory": 600.0} | wanted.get("features", {})
-        wanted["features"] |= ({} if words else {"text_encoder": ""}) | ({} if voice else {"audio_encoder": ""})
-        sentences = Sentences(log, self._say)
-        stages: list[Stage] = []
-        for node, build in STREET.items():
-            config: Any = NODES[node](**wanted.get(node, {}))
-            if node != "transcriber":
-                stages += build(config, sentences)
-            elif words:
-                stages.append(GivenWords(config, sentences))
-        self._player = Player(stages, images=face, warn=warn)
+        self._player = Player(modalities, overrides or {}, log, warn)
 
     def recognize(self, path: Path, text: str | None = None) -> Iterator[dict[str, Any]]:
         """Estimate the utterances of a file, which is a dialogue of its own.
@@ -106,7 +64,6 @@ class Recognizer:
         Raises:
             SourceError: there is no such file, or it cannot be read.
         """
-        self._path = path
         features: Features | None = None
         for event in self._player.play(path, text):
             if isinstance(event, Features):
@@ -117,9 +74,6 @@ class Recognizer:
                     continue
                 self.counters.utterances += 1
                 yield {"file": str(path)} | event.as_json()
-
-    def _say(self, sentence: str) -> None:
-        self._warn(f"{self._path}: {sentence}" if self._path.name else sentence)
 
     def _nothing(self, path: Path, features: Features) -> None:
         if features.frames_seen:

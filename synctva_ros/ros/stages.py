@@ -90,7 +90,7 @@ class StageNode(PerceptionNode):
         self._build = STREET[name]
         self._pipeline: Pipeline | None = None
         self._host: Host | None = None
-        self._publishers: dict[tuple[type, bool], Any] = {}
+        self._outputs: dict[tuple[type, bool], Any] = {}
         self._malformed = 0
         #: Called with every event that leaves a stage, before it is published, on the thread that works.
         self.watchers: list[Callable[[Any], None]] = []
@@ -114,9 +114,9 @@ class StageNode(PerceptionNode):
             return
         for kind in self._row.gives:
             topic = TOPICS[kind]
-            self._publishers[kind, True] = self.advertise(MESSAGES[kind], topic.name, topic.out)
+            self._outputs[kind, True] = self.advertise(MESSAGES[kind], topic.name, topic.out)
             if topic.partial:
-                self._publishers[kind, False] = self.advertise(MESSAGES[kind], f"{topic.name}/partial", topic.out)
+                self._outputs[kind, False] = self.advertise(MESSAGES[kind], f"{topic.name}/partial", topic.out)
         if self._row.threaded:
             threads = getattr(self.config, "threads", 0) or 1
             self._host = Host(
@@ -137,10 +137,10 @@ class StageNode(PerceptionNode):
             if given_up:
                 self.get_logger().error(f"{given_up} event(s) that waited are given up, as the node is deactivated")
             self._host = None
-        if self._pipeline is not None and self._publishers:
+        if self._pipeline is not None and self._outputs:
             for event in self._pipeline.flush():
                 self._give(event)
-        self._publishers.clear()
+        self._outputs.clear()
 
     def cleanup(self) -> None:
         """Let go of the stages."""
@@ -208,7 +208,7 @@ class StageNode(PerceptionNode):
         for watcher in self.watchers:
             watcher(event)
         is_partial = type(event) in TOPICS and TOPICS[type(event)].partial and not event.is_final
-        publisher = self._publishers.get((type(event), not is_partial))
+        publisher = self._outputs.get((type(event), not is_partial))
         if publisher is not None:
             publisher.publish(to_msg(event))
 

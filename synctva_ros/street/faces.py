@@ -26,12 +26,13 @@ class FacesStage(Stage):
     """Finds and follows all faces, and looks at the expression of those in which one can be read."""
 
     name: ClassVar[str] = "faces"
+    modality: ClassVar[str] = "vision"
     takes: ClassVar[tuple[type, ...]] = (Image,)
 
     def __init__(self, config: FaceFinder, detector: FaceDetector | WholeImage, encoder: FaceEncoder, log: Log) -> None:
         super().__init__(log)
         self._config = config
-        self._encoder = encoder
+        self.encoder = encoder
         self._tracker = FaceTracker(detector, encoder.side)
         self._newest: int | None = None
         self._in_view = 0
@@ -39,7 +40,7 @@ class FacesStage(Stage):
 
     def warm_up(self) -> None:
         """One grey face."""
-        self._encoder.encode([np.zeros((self._encoder.side, self._encoder.side), np.uint8)])
+        self.encoder.encode([np.zeros((self.encoder.side, self.encoder.side), np.uint8)])
 
     def reset(self) -> None:
         """Forget all faces."""
@@ -73,7 +74,7 @@ class FacesStage(Stage):
         expressions = self._expressions(found)
         faces = tuple(_face(tracked, expressions.get(number), width, height) for number, tracked in enumerate(found))
         spent = time.perf_counter() - begun
-        return iter([Faces(event.stamp, True, faces, height, width, self._encoder.name, spent, event.frame_id)])
+        return iter([Faces(event.stamp, True, faces, height, width, self.encoder.name, spent, event.frame_id)])
 
     def without(self, event: Image) -> Sequence[Faces]:
         """Nobody looked."""
@@ -93,7 +94,7 @@ class FacesStage(Stage):
         if not readable:
             return {}
         try:
-            return dict(zip(readable, self._encoder.encode([found[number].crop for number in readable]), strict=True))
+            return dict(zip(readable, self.encoder.encode([found[number].crop for number in readable]), strict=True))
         except Exception as error:  # where the faces are is worth knowing all the same
             self.report(error)
             return {}

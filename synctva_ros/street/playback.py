@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from synctva_ros.config import Words
+from synctva_ros.config import NODES, Overrides, Words
 from synctva_ros.events import (
     NANOSECONDS,
     SAMPLE_RATE,
@@ -24,8 +25,24 @@ from synctva_ros.sources.files import is_picture, read_picture
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.street.pipeline import Pipeline
 from synctva_ros.street.stage import Log, Stage
-from synctva_ros.street.turns import TurnsStage
+from synctva_ros.street.table import STREET
 from synctva_ros.street.words import WordsStage
+
+#: Of words, voice and face.
+LETTERS = "tav"
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """A log that hands each sentence on."""
+
+    info: Callable[[str], Any]
+    warning: Callable[[str], Any]
+
+    @property
+    def error(self) -> Callable[[str], Any]:
+        """As a warning."""
+        return self.warning
 
 
 class GivenWords(WordsStage):
@@ -50,17 +67,54 @@ class Player:
     """Plays file after file through the same stages; time stands still while they compute.
 
     Args:
-        stages: in the order of the street, the end-pointer first.
-        images: whether any of them looks at images.
+        modalities: letters of those to use: t (words), a (voice), v (face).
+        overrides: parameters by node, where they differ from the defaults. Words come from ``transcriber.model``; here
+            that is empty by default, for no words but those that are given.
+        log: called with one sentence about what runs where.
         warn: called with one sentence, which names the file, for what is missing in it.
+        dialogue: whether the features go on to the network.
+
+    Raises:
+        ImportError: a library is missing.
+        ValueError: other letters or parameters, or no usable weights, detector or encoder.
     """
 
-    def __init__(self, stages: Sequence[Stage], images: bool, warn: Callable[[str], None]) -> None:
-        self._pipeline = Pipeline(stages, lambda: self._reached)
-        self._words = next((stage for stage in stages if isinstance(stage, GivenWords)), None)
-        self._turns = next(stage for stage in stages if isinstance(stage, TurnsStage))
-        self._images = images
+    def __init__(
+        self,
+        modalities: str,
+        overrides: Overrides,
+        log: Callable[[str], None],
+        warn: Callable[[str], None],
+        *,
+        dialogue: bool = True,
+    ) -> None:
+        if not modalities or set(modalities) - set(LETTERS):
+            raise ValueError(f"modalities are {modalities!r}; give letters of t (words), a (voice), v (face)")
+        words, voice, self._images = (letter in modalities for letter in LETTERS)
+        # Nobody waits for an answer: what is done ahead of it would only hold it up.
+        wanted: Overrides = {
+            "utterance": {"speculate": False, "provisional_interval": 0.0},
+            "transcriber": {"model": ""},
+            "features": {"face_memory": 600.0},  # a whole clip without speech may be long
+        }
+        for node, values in overrides.items():
+            wanted[node] = wanted.get(node, {}) | values
+        wanted["features"] |= ({} if words else {"text_encoder": ""}) | ({} if voice else {"audio_encoder": ""})
+        sentences = Sentences(log, lambda sentence: warn(f"{self._path}: {sentence}" if self._path.name else sentence))
+        self._path = Path()
         self._warn = warn
+        #: In the order of the street.
+        self.stages: list[Stage] = []
+        self._words: GivenWords | None = None
+        for node, build in STREET.items():
+            config: Any = NODES[node](**wanted.get(node, {}))
+            if node == "transcriber":
+                self._words = GivenWords(config, sentences) if words else None
+                self.stages += [self._words] if self._words else []
+            elif (node != "faces" or self._images) and (node != "emotion" or dialogue):
+                self.stages += build(config, sentences)
+        self._turns = self.stages[0]
+        self._pipeline = Pipeline(self.stages, lambda: self._reached)
         self._reached = 0
         #: Utterances that were found in the last file.
         self.heard = 0
@@ -77,6 +131,7 @@ class Player:
         Raises:
             SourceError: there is no such file, or it cannot be read.
         """
+        self._path = path
         self._pipeline.reset()
         self._reached = self.heard = 0
         if self._words is not None:
@@ -102,10 +157,10 @@ class Player:
             yield from self._pipeline.push(_silent_utterance(media.stream_id, self._reached))
 
     def _longest(self, path: Path) -> tuple[float, float] | None:
-        """Start and end of the longest utterance [s]; None when nobody speaks. The file's sound is heard twice for it."""
+        """Start and end of the longest utterance [s]; None when nobody speaks."""
         if is_picture(path):
             return None
-        media = MediaFile(path, video_rate=0.0, warn=lambda sentence: None)
+        media = MediaFile(path, video_rate=0.0, warn=lambda sentence: None)  # its sound is heard twice for it
         utterances = [
             event
             for chunk in media.play(0)

@@ -1,7 +1,7 @@
 """MELD as its authors distribute it (a CSV table and a clip per utterance) → a corpus with our encoders' vectors.
 
-A clip goes the way that sound and pictures go in the running graph: the same decoder, mono at 16 kHz, the same rate of
-pictures, the same face track and encoders. The whole clip is the utterance.
+A clip goes down the same street as in the running graph, from the end-pointer to the features, so its vectors are those
+that the graph would make. A row is one utterance: of several that are found in its clip the longest counts.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from synctva_ros.audio.stream import SampleStream
-from synctva_ros.encoders.audio import AudioEncoder
-from synctva_ros.encoders.face import FaceDetector, FaceEncoder, FaceTrack, speaker_face
-from synctva_ros.events import AudioChunk, FloatArray
-from synctva_ros.sources.media import MediaFile
+from synctva_ros.config import Value
+from synctva_ros.events import MODALITIES, Features, FloatArray
 from synctva_ros.sources.microphone import SourceError
+from synctva_ros.street.faces import FacesStage
+from synctva_ros.street.playback import Player
+from synctva_ros.street.voice import VoiceStage
 from synctva_ros.training.corpora import CORPORA, Corpus, CorpusError, Dialogue, as_written, write_corpus
 
 #: The columns that are read; MELD has more.
@@ -110,11 +110,11 @@ def _seconds(column: str, time: str) -> float:
 
 
 class ClipEncoder:
-    """A clip → the vectors of its voice and its face.
+    """A clip → the vectors of its voice and its face, as the running graph makes them of its longest utterance.
 
     Args:
         modalities: "a" for the voice, "v" for the face, "av" for both.
-        face_detector: as ``FaceDetector`` takes it.
+        face_detector: as the parameter of the node ``faces``.
         warn: called with one sentence, which names the clip, for what is missing in it.
 
     Raises:
@@ -126,44 +126,29 @@ class ClipEncoder:
     def __init__(self, modalities: str, face_detector: str, warn: Callable[[str], None]) -> None:
         if modalities not in ("a", "v", "av"):
             raise ValueError(f"modalities are {modalities!r}; give a (voice), v (face) or av (both)")
+        self._modalities = modalities
         self._warn = warn
-        self.audio = AudioEncoder() if "a" in modalities else None
-        self.face = FaceEncoder() if "v" in modalities else None
-        self._detector = FaceDetector(face_detector) if "v" in modalities else None
+        faces: dict[str, Value] = {"face_detector": face_detector}
+        self._player = Player(modalities, {"faces": faces}, lambda sentence: None, warn, dialogue=False)
+        #: Of the modalities that were asked for.
+        found = {one.modality: one.encoder for one in self._player.stages if isinstance(one, VoiceStage | FacesStage)}
+        self.encoders = {modality: found[modality] for modality in MODALITIES if modality in found}
 
-    def encode(self, path: Path) -> tuple[FloatArray | None, FloatArray | None]:
-        """Vectors ``[d]`` of voice and face; None for what is not there or was not asked for.
+    def encode(self, path: Path) -> Features:
+        """Vectors of voice and face; None for what is not there or was not asked for.
+
+        Where nobody speaks there is no voice, and the face is that of the whole clip.
 
         Raises:
             SourceError: There is no such file, or it is no media file.
         """
-        media = MediaFile(path, warn=self._warn) if self.face else MediaFile(path, video_rate=0.0, warn=self._warn)
-        stream = SampleStream(media.stream_id, warn=lambda sentence: None)  # about microphones and lost messages
-        track = FaceTrack(self._detector) if self._detector else None
-        sound: list[FloatArray] = []
-        seen, observations = 0, []
-        for item in media.play(0):
-            if isinstance(item, AudioChunk):
-                sound += [run.samples for run in stream.push(item)]
-            elif track is not None:
-                seen += 1
-                observation = track.observe(item.stamp, item.image)
-                if observation is not None:
-                    observations.append(observation)
-        sound += [run.samples for run in stream.flush()]
-        voice: FloatArray | None = None
-        face: FloatArray | None = None
-        if self.audio is not None and media.has_audio:  # else MediaFile has said so
-            samples = np.concatenate([np.zeros(0, np.float32), *sound])
-            voice = self.audio.encode(samples) if len(samples) else None
-            if voice is None:
-                self._warn(f"{path}: its sound is silent or cannot be decoded")
-        if self.face is not None:
-            if observations:
-                face = self.face.encode(speaker_face(observations))
-            else:
-                self._warn(f"{path}: there is no face in its {seen} pictures")
-        return voice, face
+        found = [event for event in self._player.play(path) if isinstance(event, Features)]
+        longest = max(found, key=lambda features: features.end - features.start)
+        if "a" in self._modalities and longest.audio_vector is None:
+            self._warn(f"{path}: no speech is found in it")
+        if "v" in self._modalities and longest.vision_vector is None:
+            self._warn(f"{path}: no face that can be read is found in {longest.frames_seen} images")
+        return longest
 
 
 def extract_meld(
@@ -213,8 +198,7 @@ def extract_meld(
         raise CorpusError(clips, None, reason, "give the folder in which the clips of this split are")
     encoder = ClipEncoder(modalities, face_detector, say)
     out.mkdir(parents=True, exist_ok=True)  # said before hours of work, not after them
-    encoders = {"audio": encoder.audio, "vision": encoder.face}
-    widths = {name: wanted.width for name, wanted in encoders.items() if wanted is not None}
+    widths = {name: wanted.width for name, wanted in encoder.encoders.items()}
     vectors = {name: np.full((len(rows), width), np.nan, np.float32) for name, width in widths.items()}
     unread = 0
     for number, row in enumerate(tqdm(rows, unit="clip", disable=not progress)):
@@ -224,15 +208,16 @@ def extract_meld(
             unread += 1
             say(str(error))
             continue
-        for name, vector in zip(encoders, found, strict=True):
+        for name, array in vectors.items():
+            vector = found.vectors[MODALITIES.index(name)]
             if vector is not None:
-                vectors[name][number] = vector
+                array[number] = vector
     corpus = Corpus(
         name="meld",
         split=split,
         labels=CORPORA["meld"],
         dialogues=_dialogues(rows, vectors),
-        encoders={name: wanted.name for name, wanted in encoders.items() if wanted is not None},
+        encoders={name: wanted.name for name, wanted in encoder.encoders.items()},
         widths=widths,
     )
     write_corpus(corpus, out)

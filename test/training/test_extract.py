@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import functools
+import json
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,41 +13,48 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synctva_ros import cli
-from synctva_ros.audio.stream import SampleStream
+from synctva_ros.apps import cli
+from synctva_ros.config import NODES
 from synctva_ros.encoders.audio import AudioEncoder
-from synctva_ros.encoders.extractor import FeatureExtractor
-from synctva_ros.encoders.face import FaceDetector, FaceEncoder, FaceTrack
-from synctva_ros.events import NANOSECONDS, AudioChunk, EndedBy, Features, Utterance
+from synctva_ros.encoders.face import FaceEncoder
+from synctva_ros.events import AudioChunk, Features
+from synctva_ros.sources.media import MediaFile
+from synctva_ros.street.pipeline import Pipeline
+from synctva_ros.street.table import STREET
 from synctva_ros.training.corpora import CorpusError, read_corpus
 from synctva_ros.training.extract import extract_meld, read_table
 
 av = pytest.importorskip("av")
+soxr = pytest.importorskip("soxr")
 data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
 pytest.importorskip("tqdm")
 
 RATE, FPS = 16_000, 10
+DEMO = Path(__file__).parents[2] / "synctva_ros/demo"
 HEADER = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
 FACE = np.ascontiguousarray(data.astronaut()[0:240, 95:335, ::-1])
 OTHER = np.ascontiguousarray(FACE[:, ::-1])
 NOBODY = np.full_like(FACE, 128)
 
 
-def voice(seconds: float, rate: int = RATE) -> np.ndarray:
-    """Something with pitch and rhythm, ``[n]``."""
-    t = np.arange(round(seconds * rate)) / rate
-    glide = 150 * t + 10 * np.sin(6 * t)
-    return (0.2 * np.sin(9 * t) ** 2 * sum(np.sin(2 * np.pi * k * glide) / k for k in range(1, 9))).astype(np.float32)
+@functools.cache
+def speech(turn: int) -> np.ndarray:
+    """A turn of the demo dialogue with the silence around it, ``[n]``."""
+    said = json.loads((DEMO / "dialogue.json").read_text())["turns"][turn]
+    samples = np.concatenate(
+        [item.samples for item in MediaFile(DEMO / "dialogue.flac").play(0) if isinstance(item, AudioChunk)]
+    )[:, 0]
+    return samples[round((said["start"] - 0.5) * RATE) : round((said["end"] + 0.7) * RATE)]
 
 
-def write_clip(path: Path, pictures: list[np.ndarray], sound: np.ndarray | None, rate: int = RATE) -> None:
+def write_clip(path: Path, images: list[np.ndarray], sound: np.ndarray | None, rate: int = RATE) -> None:
     with av.open(str(path), "w") as out:
         video = out.add_stream("mpeg4", rate=FPS, width=240, height=240, pix_fmt="yuv420p")
         video.bit_rate = 1_000_000
         audio = out.add_stream("aac", rate=rate, layout="stereo") if sound is not None else None
         packets = []
-        for number, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+        for number, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
             frame.pts, frame.time_base = number, Fraction(1, FPS)
             packets += video.encode(frame)
         packets += video.encode()
@@ -63,34 +72,27 @@ def write_clip(path: Path, pictures: list[np.ndarray], sound: np.ndarray | None,
 
 
 def live(path: Path) -> Features:
-    """What the extractor of the running graph makes of all samples and all pictures of a clip."""
-    track = FaceTrack(FaceDetector())
-    with av.open(str(path)) as container:
-        for number, frame in enumerate(container.decode(video=0)):
-            track.observe(number * NANOSECONDS // FPS, frame.to_ndarray(format="bgr24"))
-    with av.open(str(path)) as container:
-        sound = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
-        rate = container.streams.audio[0].rate
-    stream = SampleStream("u", warn=pytest.fail)
-    runs = [*stream.push(AudioChunk("u", 0, 0, rate, sound.T)), *stream.flush()]
-    samples = np.concatenate([run.samples for run in runs])
-    end = round(len(samples) / RATE * NANOSECONDS)
-    utterance = Utterance(
-        *("u_0", "u", 0, 0, 0, end, 0.0, end / NANOSECONDS, EndedBy.END_OF_STREAM, 0, RATE, samples, 0.1, False)
-    )
-    text: Any = SimpleNamespace(name="none")  # no words, so it is not asked
-    extractor = FeatureExtractor(text, AudioEncoder(), FaceEncoder())
-    seen, observations = track.between(0, end)
-    return extractor.features(utterance, extractor.voice(utterance), extractor.look(seen, observations), None, 0.0)
+    """What the stages of the nodes, set up as they are by default, make of a clip that comes in piece by piece."""
+    log: Any = SimpleNamespace(info=lambda sentence: None, warning=pytest.fail, error=pytest.fail)
+    stages = [stage for node in ("utterance", "faces", "features") for stage in STREET[node](NODES[node](), log)]
+    pipeline = Pipeline(stages, lambda: 0)
+    found = [
+        event
+        for item in MediaFile(path, warn=pytest.fail).play(0)
+        for event in pipeline.push(item)
+        if isinstance(event, Features) and event.is_final
+    ]
+    assert len(found) == 1
+    return found[0]
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
-    write_clip(folder / "dia2_utt0.mp4", [FACE] * 8, voice(0.8, 48_000), 48_000)  # has to be resampled
+    write_clip(folder / "dia2_utt0.mp4", [FACE] * 35, soxr.resample(speech(0), RATE, 48_000), 48_000)
     # A face, nobody for so long that its track ends, then another face for longer: the second one counts.
-    write_clip(folder / "dia2_utt1.mp4", [FACE] * 3 + [NOBODY] * 12 + [OTHER] * 6, voice(2.1))
-    write_clip(folder / "dia10_utt0.mp4", [NOBODY] * 4, voice(0.4))
+    write_clip(folder / "dia2_utt1.mp4", [FACE] * 9 + [NOBODY] * 11 + [OTHER] * 20, speech(2))
+    write_clip(folder / "dia10_utt0.mp4", [NOBODY] * 30, speech(1))
     write_clip(folder / "dia10_utt1.mp4", [FACE] * 4, None)
     write_clip(folder / "dia10_utt2.mp4", [FACE] * 4, np.zeros(6400, np.float32))
     (folder / "dia10_utt5.mp4").write_bytes(b"\0" * 1000)
@@ -144,9 +146,9 @@ def test_meld_becomes_a_corpus(tmp_path: Path, clips: Path, capfd: pytest.Captur
     assert np.isfinite(ten.audio).all(1).tolist() == [True, False, False, False, False]
     assert np.isfinite(ten.vision).all(1).tolist() == [False, True, True, False, False]
     for name, problem in (
-        ("dia10_utt0", "no face in its 4 pictures"),
-        ("dia10_utt1", "no sound"),
-        ("dia10_utt2", "silent"),
+        ("dia10_utt0", "no face that can be read is found in"),
+        ("dia10_utt1", "no speech is found"),
+        ("dia10_utt2", "no speech is found"),
         ("dia10_utt3", "no such file"),
         ("dia10_utt5", "cannot be read"),
     ):
