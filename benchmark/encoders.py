@@ -14,9 +14,10 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -90,31 +91,38 @@ def voice() -> list[Row]:
 
 
 def face(detector: str, weights: str) -> list[Row]:
-    """Face detection, crop and network on a frame of 640 by 480 pixels with a face in it."""
+    """What is done with an image of 640 by 480 pixels with a face in it, and each part of that."""
     import cv2
 
-    from synctva_ros.encoders.face import HAAR, FaceDetector, FaceEncoder, FaceTrack
+    from synctva_ros.encoders.face import FaceEncoder
+    from synctva_ros.vision.crop import crop, cut, mouth_opening, quality
+    from synctva_ros.vision.detector import HAAR, create_detector
+    from synctva_ros.vision.tracks import FaceTracker
 
     cv2.setNumThreads(1)
     encoder = FaceEncoder(weights)
     frame = picture()
     empty = np.random.default_rng(0).integers(90, 130, (480, 640, 3), np.uint8)
     rows = []
+    for finder in (create_detector(HAAR), create_detector(detector)):
+        if not (boxes := finder.detect(frame)):
+            raise ValueError(f"{finder.name} finds no face in the benchmark's image")
+        tracker, stamps = FaceTracker(finder), count(0, 100_000_000)
 
-    def whole(finder: FaceDetector) -> None:
-        seen = FaceTrack(finder).observe(1, frame)
-        if seen is None:
-            raise ValueError(f"{finder.name} finds no face in the benchmark's picture")
-        encoder.encode_crop(seen.crop)
+        def whole(tracker: FaceTracker = tracker, stamps: Iterator[int] = stamps) -> None:
+            encoder.encode([face.crop for face in tracker.observe(next(stamps), frame)])
 
-    detectors = {finder.name: finder for finder in (FaceDetector(HAAR), FaceDetector(detector))}
-    for name, finder in detectors.items():
-        rows.append(measure(f"face detection, {name}", partial(finder.detect, frame)))
-        rows.append(measure(f"face detection, {name}, no face", partial(finder.detect, empty)))
-        rows.append(measure(f"face frame, all in, {name}", partial(whole, finder)))
-    crop = np.ascontiguousarray(frame[100:148, 300:348, 0])
-    rows.append(measure("face network, one frame", lambda: encoder.encode_crop(crop)))
-    rows.append(measure("face network, 16 frames (a long utterance)", lambda: encoder.encode_crops([crop] * 16)))
+        rows.append(measure(f"face detection, {finder.name}", partial(finder.detect, frame)))
+        rows.append(measure(f"face detection, {finder.name}, no face", partial(finder.detect, empty)))
+        rows.append(measure(f"face image, all in, {finder.name}", whole))
+        box = boxes[0]
+    rows.append(measure("face crop", partial(crop, frame, box)))
+    rows.append(measure("face quality, with a crop of its own", partial(quality, frame, box)))
+    rows.append(measure("mouth opening", partial(mouth_opening, frame, box)))
+    rows.append(measure("crop, quality and mouth opening at once", partial(cut, frame, box)))
+    for faces in (1, 2, 16):
+        crops = [crop(frame, box)] * faces
+        rows.append(measure(f"face network, {faces} at once", partial(encoder.encode, crops)))
     return rows
 
 

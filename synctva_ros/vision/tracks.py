@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from synctva_ros.events import NANOSECONDS
@@ -13,8 +14,8 @@ from synctva_ros.vision.image import Image
 _SAME_FACE = 0.2
 # A track is expected to go on as it moved for at most so long [s]: nobody walks straight on for ever.
 _GOES_ON = 0.5
-# How much the newest step counts in a track's speed: boxes jitter by some pixels.
-_NEWEST_STEP = 0.5
+# A track's speed is that of about so long [s]: boxes jitter by some pixels.
+_STEADY = 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,31 +48,21 @@ class _Track:
         x, y = self.box.x + self.speed[0] * seconds, self.box.y + self.speed[1] * seconds
         return FaceBox(x, y, self.box.width, self.box.height, self.box.score)
 
-    def affinity(self, box: FaceBox, stamp: int) -> float:
-        """How well a box at ``stamp`` [ns] goes with this track, in [0, 1].
-
-        Its overlap with the last box or with where that has moved meanwhile: people turn round, and people cross.
-        """
-        return max(_overlap(box, self.box), _overlap(box, self.expected(stamp)))
-
     def go_on(self, box: FaceBox, stamp: int) -> None:
         """Take the box at ``stamp`` [ns] as the track's newest."""
         seconds = (stamp - self.stamp) / NANOSECONDS
-        step = (
-            (box.x + box.width / 2 - self.box.x - self.box.width / 2) / seconds,
-            (box.y + box.height / 2 - self.box.y - self.box.height / 2) / seconds,
-        )
-        self.speed = (
-            self.speed[0] + _NEWEST_STEP * (step[0] - self.speed[0]),
-            self.speed[1] + _NEWEST_STEP * (step[1] - self.speed[1]),
-        )
+        newest = 1 - math.exp(-seconds / _STEADY)
+        x = (box.x + box.width / 2 - self.box.x - self.box.width / 2) / seconds
+        y = (box.y + box.height / 2 - self.box.y - self.box.height / 2) / seconds
+        self.speed = self.speed[0] + newest * (x - self.speed[0]), self.speed[1] + newest * (y - self.speed[1])
         self.box, self.stamp = box, stamp
 
 
 class FaceTracker:
     """Follows all faces in view, each with an id of its own (REP-155: short, starts with a letter, transient).
 
-    A face goes on with the track that it overlaps best, whoever else comes closer. A track that was not seen for
+    A face goes on with the track that it overlaps best, where it was or where it would be by now, whoever else comes
+    closer. A track that was not seen for
     ``lost_after`` seconds is over; a face there gets a new id. Ids are never used again. One tracker belongs to one
     thread.
     """
@@ -128,17 +119,18 @@ class FaceTracker:
     def _follow(self, stamp: int, boxes: list[FaceBox]) -> list[str]:
         """The ids of the boxes, in their order."""
         self._tracks = [track for track in self._tracks if stamp - track.stamp <= self._lost_after]
+        # The best pair first. Who was in the last image chooses before those who were hidden meanwhile: what hides a
+        # face is often another one, in the very place where it is expected. Where a face is expected tells more than
+        # where it was, since people cross; but who stopped or turned round is found where they were.
         pairs = [
-            (affinity, number, track)
+            (track.stamp, near if near >= _SAME_FACE else 0.0, there, number, track)
             for track in self._tracks
             for number, box in enumerate(boxes)
-            if (affinity := track.affinity(box, stamp)) >= _SAME_FACE
+            if max(near := _overlap(box, track.expected(stamp)), there := _overlap(box, track.box)) >= _SAME_FACE
         ]
-        # Best pair first. With more than two faces in one place another pairing may have a larger sum, but the best
-        # pair is more surely right than the sum.
         ids: dict[int, str] = {}
         taken: set[str] = set()
-        for _, number, track in sorted(pairs, key=lambda pair: -pair[0]):
+        for *_, number, track in sorted(pairs, key=lambda pair: pair[:3], reverse=True):
             if number not in ids and track.face_id not in taken:
                 track.go_on(boxes[number], stamp)
                 ids[number] = track.face_id

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from synctva_ros.encoders import detector_file
+from synctva_ros.vision import detector_file
 from synctva_ros.vision.detector_file import DetectorFileError, cache_folder, download_yunet, find_yunet
 
 CONTENT = b"a network for faces"

