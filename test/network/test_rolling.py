@@ -91,7 +91,7 @@ def test_an_estimate() -> None:
 def test_context_is_short() -> None:
     dialogue = RollingDialogue(make_model(replace(CONFIG, window=9)), ABOUT)
     last = [dialogue.add(say(i)) for i in range(10)][-1]
-    assert {name for name, _ in last.context} == {f"u{i}" for i in range(9 - LONGEST_CONTEXT, 9)}
+    assert {name for name, _ in last.context} == {"u4", "u5", "u6", "u7", "u8"}
     assert sum(share for _, share in last.context) == pytest.approx(1.0, abs=1e-5)
 
 
@@ -208,7 +208,7 @@ def edges_in_reach(turns: int, age: float) -> Any:
 
 
 @torch.inference_mode()
-def check_lines(lines: np.ndarray, model: SyncTVA, talk: list[Features], ghosts: int) -> None:
+def check_lines(lines: np.ndarray, model: SyncTVA, talk: list[Features], counterfactuals: int) -> None:
     """Each line against the whole talk: as it was, without one of its turns, without a modality of the last one."""
     talk = perceived(model, talk)
 
@@ -217,11 +217,11 @@ def check_lines(lines: np.ndarray, model: SyncTVA, talk: list[Features], ghosts:
 
     batch = as_batch(model, talk)
     np.testing.assert_allclose(lines[0], last(batch), atol=1e-5)
-    for back in range(1, min(ghosts, len(talk) - 1) + 1):
+    for back in range(1, min(counterfactuals, len(talk) - 1) + 1):
         without = as_batch(model, talk[: -back - 1] + talk[-back:])
         np.testing.assert_allclose(lines[back], last(without), atol=1e-5)
     present = [m for m in model.config.modalities if batch.mask[-1, m]]
-    for line, m in enumerate(model.config.modalities, start=1 + ghosts):
+    for line, m in enumerate(model.config.modalities, start=1 + counterfactuals):
         mask = batch.mask.clone()
         mask[-1, m] = len(present) == 1 and m in present
         np.testing.assert_allclose(lines[line], last(replace(batch, mask=mask)), atol=1e-5)
@@ -257,7 +257,7 @@ def test_each_line_gives_what_its_whole_talk_gives(
     """Also where turns are out of reach: then without the edges from them."""
     model = make_model(replace(CONFIG, widths=widths, window=window, layers=layers, without=without))
     dialogue = RollingDialogue(model, ABOUT, max_turns=max_turns, max_age=max_age)
-    ghosts = min(window, max_turns - 1, LONGEST_CONTEXT)
+    counterfactuals = min(window, max_turns - 1, LONGEST_CONTEXT)
     talk: list[Features] = []
     clock = 0.0
     with pytest.MonkeyPatch.context() as monkeypatch, edges_in_reach(max_turns - 1, max_age):
@@ -267,115 +267,107 @@ def test_each_line_gives_what_its_whole_talk_gives(
             talk.append(say(i, start=clock, modalities=modalities, speaker=speaker))
             estimate = dialogue.add(talk[-1])
             if perceived(model, talk[-1:]):
-                check_lines(steps[-1], model, talk, ghosts)
+                check_lines(steps[-1], model, talk, counterfactuals)
                 assert np.array_equal(estimate.probabilities, steps[-1][0])
 
 
-def test_a_preview_changes_nothing_and_is_not_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    previewed, plain = make_dialogue(), make_dialogue()
-    steps = record_lines(previewed, monkeypatch)
+def test_what_was_looked_at_ahead_changes_nothing_and_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, plain = make_dialogue(), make_dialogue()
+    steps = record_lines(looked, monkeypatch)
     for i in range(12):
         for features in (say(100 + i, start=3.0 * i), say(i, modalities="T"), say(i)):
-            estimate = previewed.preview(features)
+            ahead = looked.look(features)
         count = len(steps)
-        added = previewed.add(say(i))
+        added = looked.take(ahead)
         assert len(steps) == count
-        assert replace(added, duration=0.0) == replace(estimate, duration=0.0)
+        assert added is ahead.estimate
         expected = plain.add(say(i))
         np.testing.assert_array_equal(added.probabilities, expected.probabilities)
         np.testing.assert_array_equal(added.contributions, expected.contributions)
         assert (added.turn, added.context, added.dialogue_id) == (i, expected.context, expected.dialogue_id)
 
 
-def test_a_preview_repeated_is_not_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    dialogue = make_dialogue()
-    steps = record_lines(dialogue, monkeypatch)
-    assert replace(dialogue.preview(say(0)), duration=0.0) == replace(dialogue.preview(say(0)), duration=0.0)
-    assert len(steps) == 1
-
-
 @pytest.mark.parametrize(
-    "between",
+    ("between", "is_done_again"),
     [
-        lambda dialogue: dialogue.reset(),
-        lambda dialogue: dialogue.add(say(7)),
-        lambda dialogue: dialogue.add(say(7, modalities="")),
-        lambda dialogue: dialogue.preview(say(7)),
+        (lambda dialogue: dialogue.reset(), True),
+        (lambda dialogue: dialogue.add(say(7)), True),
+        (lambda dialogue: dialogue.add(say(7, modalities="")), True),
+        (lambda dialogue: dialogue.take(dialogue.look(say(7))), True),
+        (lambda dialogue: dialogue.look(say(7)), False),
     ],
+    ids=["reset", "add", "add nothing", "take", "look"],
 )
-def test_a_preview_holds_until_something_happens(between: Callable[[RollingDialogue], object]) -> None:
-    previewed, plain = make_dialogue(), make_dialogue()
-    for dialogue in (previewed, plain):
+def test_what_was_looked_at_ahead_holds_until_the_dialogue_moves_on(
+    between: Callable[[RollingDialogue], object], is_done_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, plain = make_dialogue(), make_dialogue()
+    for dialogue in (looked, plain):
         dialogue.add(say(0))
-    previewed.preview(say(1))
-    for dialogue in (previewed, plain):
+    ahead = looked.look(say(1))
+    for dialogue in (looked, plain):
         between(dialogue)
-    found, expected = previewed.add(say(1)), plain.add(say(1))
+    steps = record_lines(looked, monkeypatch)
+    found, expected = looked.take(ahead), plain.add(say(1))
+    assert len(steps) == is_done_again
     np.testing.assert_array_equal(found.probabilities, expected.probabilities)
-    assert (found.turn, found.context) == (expected.turn, expected.context)
+    assert (found.turn, found.context, found.dialogue_id) == (expected.turn, expected.context, expected.dialogue_id)
+    np.testing.assert_array_equal(looked.add(say(2)).probabilities, plain.add(say(2)).probabilities)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        replace(say(1), utterance_id="u9"),
-        replace(say(1), start=say(1).start + 1),
-        replace(say(1), end=say(1).end + 1),
-        replace(say(1), speaker_id="bob"),
-        say(1, modalities="TA"),
-        replace(say(1), audio_vector=say(2).audio_vector),
-        replace(say(1), audio_vector=np.full(WIDTHS[1], np.nan, np.float32)),
-    ],
-)
-def test_a_preview_of_something_else_is_not_taken(other: Features, monkeypatch: pytest.MonkeyPatch) -> None:
-    dialogue = make_dialogue()
-    steps = record_lines(dialogue, monkeypatch)
-    dialogue.preview(other)
-    assert same(dialogue.add(say(1)), make_dialogue().add(say(1)))
-    assert len(steps) == 2
+def test_what_is_taken_twice_is_two_turns() -> None:
+    looked, plain = make_dialogue(), make_dialogue()
+    ahead = looked.look(say(0))
+    for _ in range(2):
+        found, expected = looked.take(ahead), plain.add(say(0))
+    assert (found.turn, found.context) == (expected.turn, expected.context) == (1, (("u0", 1.0),))
 
 
-def test_a_preview_keeps_its_own_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    dialogue, features = make_dialogue(), say(0)
-    dialogue.preview(features)
+@pytest.mark.parametrize("is_done_again", [False, True])
+def test_what_is_looked_at_ahead_is_a_copy(is_done_again: bool) -> None:
+    dialogue, undisturbed, features = make_dialogue(), make_dialogue(), say(1)
+    ahead = dialogue.look(features)
     assert features.text_vector is not None
     features.text_vector[:] = 0.5
-    assert same(dialogue.add(features), make_dialogue().add(features))
-    assert not same(dialogue.add(say(1)), make_dialogue().add(say(1)))
+    if is_done_again:
+        dialogue.add(say(0))
+        undisturbed.add(say(0))
+    assert same(dialogue.take(ahead), undisturbed.add(say(1)))
+    assert same(dialogue.add(say(2)), undisturbed.add(say(2)))
 
 
-def test_a_preview_after_a_pause_is_of_a_new_dialogue() -> None:
+def test_a_look_after_a_pause_is_at_a_new_dialogue() -> None:
     dialogue = make_dialogue(pause=10.0)
     first = dialogue.add(say(0, start=0.0))
-    after_pause = dialogue.preview(say(1, start=30.0))
+    after_pause = dialogue.look(say(1, start=30.0)).estimate
     assert after_pause.turn == 0
     assert after_pause.dialogue_id != first.dialogue_id
     second = dialogue.add(say(2, start=3.0))
     assert (second.turn, second.dialogue_id) == (1, first.dialogue_id)
 
 
-def test_previews_forget_no_speaker() -> None:
-    previewed, plain = make_dialogue(), make_dialogue()
+def test_looks_forget_no_speaker() -> None:
+    looked, plain = make_dialogue(), make_dialogue()
     for i in range(MOST_SPEAKERS):
-        for dialogue in (previewed, plain):
+        for dialogue in (looked, plain):
             dialogue.add(say(i, speaker=f"p{i}"))
     for i in range(5):
-        previewed.preview(say(90 + i, start=50.0, speaker=f"new {i}"))
+        looked.look(say(90 + i, start=50.0, speaker=f"new {i}"))
     for number, name in enumerate(["p0", "p1", "new", "p3"], start=20):
-        a, b = previewed.add(say(number, speaker=name)), plain.add(say(number, speaker=name))
+        a, b = looked.add(say(number, speaker=name)), plain.add(say(number, speaker=name))
         np.testing.assert_array_equal(a.probabilities, b.probabilities)
 
 
-def test_a_preview_is_quiet_and_refuses_what_an_add_refuses(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_look_is_quiet_and_refuses_what_an_add_refuses(caplog: pytest.LogCaptureFixture) -> None:
     dialogue = make_dialogue()
     broken = replace(say(0), audio_vector=np.full(WIDTHS[1], np.nan, np.float32))
     with caplog.at_level(logging.WARNING):
-        dialogue.preview(broken)
+        ahead = dialogue.look(broken)
         assert not caplog.records
-        dialogue.add(broken)
+        dialogue.take(ahead)
     assert len(caplog.records) == 1
     with pytest.raises(ValueError, match="from the encoder 't-2'"):
-        dialogue.preview(replace(say(1), text_encoder="t-2"))
+        dialogue.look(replace(say(1), text_encoder="t-2"))
 
 
 def test_many_dialogues_in_one_step_are_as_one_after_the_other() -> None:
@@ -394,7 +386,7 @@ def test_many_dialogues_in_one_step_are_as_one_after_the_other() -> None:
             for n in range(4)
         ]
         if i % 3 == 0:
-            together[1].preview(talk[1])
+            together[1].look(talk[1])
         for one, found, spoken in zip(alone, add_all(together, talk), talk, strict=True):
             expected = one.add(spoken)
             np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
