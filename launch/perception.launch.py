@@ -30,6 +30,7 @@ from lifecycle_msgs.msg import Transition
 
 from synctva_ros.config import LAUNCH_ARGUMENTS, plan
 
+
 def perception(context: LaunchContext) -> list[Any]:
     """Return the nodes, the handler that brings them up in order, and the event that sets it going."""
     given = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in LAUNCH_ARGUMENTS}

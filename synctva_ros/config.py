@@ -42,8 +42,8 @@ class Param:
         if self.choices and value not in self.choices:
             return f"{value!r} is not one of: {', '.join(map(repr, self.choices))}"
         if isinstance(value, int | float) and self.low is not None and self.high is not None:
-            if not (math.isfinite(value) and self.low <= value <= self.high):
-                return f"{value!r} is not from {self.low:g} to {self.high:g}"
+            is_allowed = math.isfinite(value) and self.low <= value <= self.high
+            return "" if is_allowed else f"{value!r} is not from {self.low:g} to {self.high:g}"
         return ""
 
 
@@ -306,8 +306,8 @@ LAUNCH_ARGUMENTS: tuple[Argument, ...] = (
     Argument(
         "microphone",
         "",
-        "Name, part of the name or index of the input device; empty: the default one; `off`: the sound comes on `audio` "
-        "from elsewhere (a bag, another driver)",
+        "Name, part of the name or index of the input device; empty: the default one; `off`: the sound comes on "
+        "`audio` from elsewhere (a bag, another driver)",
     ),
     Argument(
         "camera",
@@ -349,8 +349,8 @@ def plan(
         fast: play the file as fast as the graph takes it.
 
     Returns:
-        The nodes from the end of the street back to its sources (who listens must be there before who speaks), each with
-        the parameters that follow from what was asked for.
+        The nodes from the end of the street back to its sources (who listens must be there before who speaks), each
+        with the parameters that follow from what was asked for.
     """
     nodes: Overrides = {"emotion": {}, "features": {}, "faces": {}, "transcriber": {}, "utterance": {}}
     if device:

@@ -1,8 +1,8 @@
 """What flows along the street: frozen dataclasses, one for each topic, with the same fields as its message.
 
-Times are whole nanoseconds on the source's clock, as in ``builtin_interfaces/Time``; sound is float32 in [-1, 1]. An event
-about an utterance carries its ``utterance_id`` and says whether it ``is_final``: of partial ones, which tell what is known
-so far, the newest counts.
+Times are whole nanoseconds on the source's clock, as in ``builtin_interfaces/Time``; sound is float32 in [-1, 1]. An
+event about an utterance carries its ``utterance_id`` and says whether it ``is_final``: of partial ones, which tell what
+is known so far, the newest counts.
 """
 
 from __future__ import annotations

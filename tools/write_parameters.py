@@ -19,8 +19,8 @@ README = ROOT / "README.md"
 WIDTH = 120
 HEAD = """\
 # Parameters of all nodes, with their defaults. Copy this file, change what you need and pass it with
-# `config:=FILE` (ros2 launch) or `--config FILE` (synctva run). Those marked (live) can also be set while the node works;
-# the others are read when it is configured. /** stands for any namespace.
+# `config:=FILE` (ros2 launch) or `--config FILE` (synctva run). Those marked (live) can also be set while the node
+# works; the others are read when it is configured. /** stands for any namespace.
 # Made from synctva_ros/config.py by tools/write_parameters.py.
 """
 

@@ -58,9 +58,9 @@ class Endpointer:
     """Cuts one stream of chunks after the other into utterances, final ones and such that are not over.
 
     What is not over says in ``ended_by`` what it is: ``SPEAKING``, what has been said so far, every
-    ``provisional_interval`` while someone speaks; ``PAUSE``, with ``speculate``, what the utterance will be if the pause
-    that has begun holds. If it does, or the stream ends in it, the final utterance has the same sound, times and id; if
-    not, other partial ones with the same id follow.
+    ``provisional_interval`` while someone speaks; ``PAUSE``, with ``speculate``, what the utterance will be if the
+    pause that has begun holds. If it does, or the stream ends in it, the final utterance has the same sound, times and
+    id; if not, other partial ones with the same id follow.
 
     Args:
         config: times and thresholds; they may be changed at any time.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from enum import IntEnum, IntFlag
 from functools import cache, partial
+from operator import attrgetter
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -111,64 +112,68 @@ def from_msg(kind: type, message: Any, *, is_final: bool = True) -> Any:
 @cache
 def _writers(kind: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
     """For each field of a message what it gets from the event."""
-    pairs = {name: (each, part) for each, names in SHARES.items() for part, name in enumerate(names)}
-    writers: list[tuple[str, Callable[[Any], Any]]] = []
-    for name, what in kind.get_fields_and_field_types().items():  # type: ignore[attr-defined]
-        if name in pairs and kind in (msg.Emotion, msg.UtteranceFeatures):
-            writers.append((name, partial(_share, *pairs[name])))
+    shares = {name: (each, part) for each, names in SHARES.items() for part, name in enumerate(names)}
+    told: dict[str, str] = kind.get_fields_and_field_types()  # type: ignore[attr-defined]
+    writers: dict[str, Callable[[Any], Any]] = {}
+    for name, what in told.items():
+        if "stages" in told and name in shares:
+            writers[name] = partial(_share, *shares[name])
         elif what == "std_msgs/Header":
-            writers.append((name, _header))
+            writers[name] = _header
         elif what == "builtin_interfaces/Time":
-            writers.append((name, lambda event, name=name: to_time(getattr(event, name))))
-        elif what.startswith(("sequence<float>", "float[")):
-            writers.append((name, lambda event, name=name: floats(getattr(event, name))))
-        elif what == "sequence<string>":
-            writers.append((name, lambda event, name=name: list(getattr(event, name))))
+            writers[name] = _through(name, to_time)
         elif what == "sequence<synctva_ros/Face>":
-            writers.append((name, lambda event, name=name: [to_msg(part) for part in getattr(event, name)]))
-        elif what.startswith(("uint8", "uint32", "uint64")):
-            writers.append((name, lambda event, name=name: int(getattr(event, name))))
+            writers[name] = _through(name, lambda faces: [to_msg(face) for face in faces])
+        elif what == "sequence<string>":
+            writers[name] = _through(name, list)
+        elif what.startswith(("sequence<float>", "float[")):
+            writers[name] = _through(name, floats)
+        elif what.startswith("uint"):
+            writers[name] = _through(name, int)
         else:
-            writers.append((name, lambda event, name=name: getattr(event, name)))
-    return tuple(writers)
+            writers[name] = attrgetter(name)
+    return tuple(writers.items())
 
 
 @cache
 def _readers(kind: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
     """For each field of an event what it gets from the message."""
-    told = MESSAGES[kind].get_fields_and_field_types()  # type: ignore[attr-defined]
+    told: dict[str, str] = MESSAGES[kind].get_fields_and_field_types()  # type: ignore[attr-defined]
     hints = get_type_hints(kind)
-    readers: list[tuple[str, Callable[[Any], Any]]] = []
+    readers: dict[str, Callable[[Any], Any]] = {}
     for name in _names(kind):
         hint, what = hints[name], told.get(name, "")
-        if name in SHARES and "stages" in told:
-            readers.append((name, partial(_read_share, *SHARES[name])))
-        elif name in ("stamp", "end") and "header" in told:
-            readers.append((name, lambda message: from_time(message.header.stamp)))
-        elif name == "frame_id" and "header" in told:
-            readers.append((name, lambda message: message.header.frame_id))
+        if "stages" in told and name in SHARES:
+            readers[name] = partial(_read_share, *SHARES[name])
+        elif "header" in told and name in ("stamp", "end"):
+            readers[name] = _through("header", lambda header: from_time(header.stamp))
+        elif "header" in told and name == "frame_id":
+            readers[name] = attrgetter("header.frame_id")
         elif name not in told:
             continue
-        elif name == "samples" and kind is AudioChunk:
-            readers.append((name, lambda message: vector(message.samples).reshape(-1, message.channels)))
+        elif kind is AudioChunk and name == "samples":
+            readers[name] = lambda message: vector(message.samples).reshape(-1, message.channels)
         elif name == "landmarks":
-            readers.append((name, lambda message: _or_none(vector(message.landmarks).reshape(-1, 2))))
+            readers[name] = _through(name, lambda values: _or_none(vector(values).reshape(-1, 2)))
         elif what == "builtin_interfaces/Time":
-            readers.append((name, lambda message, name=name: from_time(getattr(message, name))))
-        elif what.startswith(("sequence<float>", "float[")) and hint in (FloatArray, FloatArray | None):
-            read = vector if hint == FloatArray else lambda values: _or_none(vector(values))
-            readers.append((name, lambda message, name=name, read=read: read(getattr(message, name))))
+            readers[name] = _through(name, from_time)
         elif what == "sequence<synctva_ros/Face>":
-            readers.append(
-                (name, lambda message, name=name: tuple(from_msg(Face, part) for part in getattr(message, name)))
-            )
+            readers[name] = _through(name, lambda faces: tuple(from_msg(Face, face) for face in faces))
+        elif hint == FloatArray:
+            readers[name] = _through(name, vector)
+        elif hint == FloatArray | None:
+            readers[name] = _through(name, lambda values: _or_none(vector(values)))
         elif what.startswith("sequence"):
-            readers.append((name, lambda message, name=name: tuple(getattr(message, name))))
+            readers[name] = _through(name, tuple)
         elif isinstance(hint, type) and issubclass(hint, IntEnum | IntFlag):
-            readers.append((name, lambda message, name=name, hint=hint: hint(getattr(message, name))))
+            readers[name] = _through(name, hint)
         else:
-            readers.append((name, lambda message, name=name: getattr(message, name)))
-    return tuple(readers)
+            readers[name] = attrgetter(name)
+    return tuple(readers.items())
+
+
+def _through(name: str, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda holder: convert(getattr(holder, name))
 
 
 @cache
@@ -231,8 +236,8 @@ def image_to_msg(image: Image) -> RosImage:
 
 def image_from_msg(message: RosImage | CompressedImage) -> Image:
     """An image that is read when somebody looks at it."""
-    read = pixels if isinstance(message, RosImage) else decompressed
-    return Image(from_time(message.header.stamp), partial(read, message), message.header.frame_id)
+    read = partial(pixels, message) if isinstance(message, RosImage) else partial(decompressed, message)
+    return Image(from_time(message.header.stamp), read, message.header.frame_id)
 
 
 def decompressed(message: CompressedImage) -> ImageArray:
@@ -246,8 +251,8 @@ def decompressed(message: CompressedImage) -> ImageArray:
     found = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR) if len(message.data) else None
     if found is None:
         raise ValueError(
-            f"compressed image of format {message.format!r} ({len(message.data)} bytes) cannot be decoded; have the driver "
-            "publish JPEG or PNG"
+            f"compressed image of format {message.format!r} ({len(message.data)} bytes) cannot be decoded; have the "
+            "driver publish JPEG or PNG"
         )
     return np.asarray(found, np.uint8)
 

@@ -52,8 +52,8 @@ class Graph:
     sound would pay for those of all nodes.
 
     Args:
-        nodes: their names, from the end of the street back to its sources (who listens must be there before who speaks),
-            each with the parameters that win over the file; see ``config.plan``.
+        nodes: their names, from the end of the street back to its sources (who listens must be there before who
+            speaks), each with the parameters that win over the file; see ``config.plan``.
         config: YAML file of parameters.
         on_emotion: called with each answer.
         namespace: of all nodes.

@@ -56,8 +56,9 @@ class PerceptionNode(LifecycleNode):
     """A lifecycle node that builds in ``configure``, talks between ``activate`` and ``deactivate``, and lets go.
 
     Its parameters are those that ``config.NODES`` holds under its name; they are read into ``config`` when the node is
-    configured, the live ones also later. Subclasses fill in ``configure``, ``activate``, ``deactivate``, ``cleanup`` and
-    ``diagnose``. An exception in ``configure`` is logged as one sentence and refuses the transition; the process lives on.
+    configured, the live ones also later. Subclasses fill in ``configure``, ``activate``, ``deactivate``, ``cleanup``
+    and ``diagnose``. An exception in ``configure`` is logged as one sentence and refuses the transition; the process
+    lives on.
     """
 
     def __init__(self, name: str, **kwargs: Any) -> None:

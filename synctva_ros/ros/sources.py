@@ -165,7 +165,7 @@ class MediaNode(PerceptionNode):
                     return
                 self._position = (item.stamp - origin) / NANOSECONDS
                 if realtime:
-                    # A chunk goes out when its last sample would have been heard, an image when it would have been taken.
+                    # A chunk goes out when its last sample would have been heard, an image when it was taken.
                     self._sleep_until(item.end if isinstance(item, AudioChunk) else item.stamp)
                 if isinstance(item, Image):
                     self._image.publish(image_to_msg(item))

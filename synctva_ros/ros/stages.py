@@ -171,18 +171,19 @@ class StageNode(PerceptionNode):
         if kind is RobotSpeaking:
             self.subscribe(Bool, "robot_speaking", lambda message: self._take(speaking_from_msg(message)), QOS_RESULT)
         elif kind is Image:
-            compressed = self.config.image_transport == "compressed"
-            # As image_transport names it: after the topic of the images, whatever that was remapped to.
-            topic = self.resolve_topic_name("image") + "/compressed" if compressed else "image"
-            message_type = CompressedImage if compressed else RosImage
-            self.subscribe(message_type, topic, lambda message: self._take(image_from_msg(message)), QOS_IMAGE_IN)
+            # Named as image_transport does it: after the topic of the images, whatever that was remapped to.
+            images = {
+                "raw": (RosImage, "image"),
+                "compressed": (CompressedImage, f"{self.resolve_topic_name('image')}/compressed"),
+            }
+            message_type, name = images[self.config.image_transport]
+            self.subscribe(message_type, name, lambda message: self._take(image_from_msg(message)), QOS_IMAGE_IN)
         else:
             topic = TOPICS[kind]
             self.subscribe(MESSAGES[kind], topic.name, partial(self._on_message, kind, True), topic.into)
             if topic.partial:
-                self.subscribe(
-                    MESSAGES[kind], f"{topic.name}/partial", partial(self._on_message, kind, False), topic.into
-                )
+                name = f"{topic.name}/partial"
+                self.subscribe(MESSAGES[kind], name, partial(self._on_message, kind, False), topic.into)
 
     def _on_message(self, kind: type, is_final: bool, message: Any) -> None:
         try:

@@ -44,8 +44,8 @@ class Camera:
         *,
         clock: Callable[[], int],
         on_image: Callable[[Image], None],
-        log: Callable[[str], None],
-        warn: Callable[[str], None],
+        log: Callable[[str], object],
+        warn: Callable[[str], object],
     ) -> None:
         device = config.device
         self._device: str | int = int(device) if device.isdigit() else device

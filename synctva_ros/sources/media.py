@@ -42,7 +42,7 @@ class MediaFile:
         path: str | Path,
         chunk: float = 0.03,
         video_rate: float = 10.0,
-        warn: Callable[[str], None] = print,
+        warn: Callable[[str], object] = print,
         frame_id: str = "media",
     ) -> None:
         import av
@@ -85,10 +85,10 @@ class MediaFile:
             self._warn(f"{self.path}: there is no sound in it, so no utterance will be found")
 
     def play(self, origin: int) -> Iterator[AudioChunk | Image]:
-        """Yield chunks and pictures in the order of their stamps; ``origin`` [ns] is the time of the file's start.
+        """Yield chunks and images in the order of their stamps; ``origin`` [ns] is the time of the file's start.
 
-        Each time it is a stream of its own, with a new ``stream_id``. The last item is an empty chunk with ``end_of_stream`` if there was sound. A damaged file ends early, with a
-        warning.
+        Each time it is a stream of its own, with a new ``stream_id``. The last item is an empty chunk with
+        ``end_of_stream`` if there was sound. A damaged file ends early, with a warning.
         """
         self.stream_id = new_stream_id("f")
         self._reached, self._damage_said = 0, False

@@ -88,8 +88,8 @@ class Microphone:
         *,
         clock: Callable[[], int],
         on_chunk: Callable[[AudioChunk], None],
-        log: Callable[[str], None],
-        warn: Callable[[str], None],
+        log: Callable[[str], object],
+        warn: Callable[[str], object],
     ) -> None:
         self._sounddevice = load_sounddevice()
         self._device: str | int | None = int(config.device) if config.device.isdigit() else (config.device or None)

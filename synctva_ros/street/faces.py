@@ -57,7 +57,7 @@ class FacesStage(Stage):
         begun = time.perf_counter()
         if self._newest is not None:
             ahead = event.stamp - self._newest
-            # A camera that gives no more images than asked for does not keep time: none of its images shall be left out.
+            # A camera that gives no more images than asked for does not keep time: none of them shall be left out.
             if 0 <= ahead < 0.8 / self._config.face_rate * NANOSECONDS:
                 return iter(self.without(event))
             if -LATE < ahead < 0:

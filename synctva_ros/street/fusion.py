@@ -85,7 +85,7 @@ class FusionStage(Join[Utterance]):
             self._reports.popleft()
 
     def missing(self, ticket: Ticket[Utterance]) -> float:
-        """Words are waited for as long as the parameter says, images for half a second, nothing while someone speaks."""
+        """Words may be as late as the parameter says, faces half a second; nothing is awaited while someone speaks."""
         utterance = ticket.event
         if utterance.ended_by == EndedBy.SPEAKING and not utterance.is_final:
             return 0.0

@@ -74,7 +74,7 @@ class Pipeline:
         yield from self._hand_on(event, number + 1)
 
     def _timed(self, event: Any, stage: str) -> Any:
-        """Add the stage's share of the time since the end of speech; the last one says the total, which is their sum."""
+        """Add the stage's share of the time since the end of speech; the last one adds the total, their sum."""
         before = sum(event.durations.values())
         total = (self._clock() - event.end) / NANOSECONDS
         durations = event.durations | {stage: total - before}

@@ -4,11 +4,11 @@ A stage is an object that takes events and gives events and knows nothing of ROS
 
 - An event of an utterance is partial or final. What is partial of an utterance that is over is left out.
 - What was computed for a partial event is kept, and taken when the final one brings the same input.
-- A stage whose work raises gives its answer without it, says so in the log and in its state, and is healthy for the next.
+- A stage whose work raises gives its answer without it, says so in the log and in its state, and goes on healthy.
 - What needs several events waits for them, for a bounded time; answers leave in the order of the final events.
 
-That of partial events only the newest counts, and that no final one is dropped, is the rule of the queue before a stage:
-``street/inbox.py``.
+That of partial events only the newest counts, and that no final one is dropped, is the rule of the queue before a
+stage: ``street/inbox.py``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar
 
 #: So many utterances are remembered as over, or as worked on ahead: topics may overtake each other.
 REMEMBERED = 64
@@ -112,7 +112,7 @@ class Stage(ABC):
         return None
 
     def advance(self, now: float) -> Iterator[Any]:
-        """Give what has waited for long enough at ``now`` [s], on the steady clock; infinity: nothing more will come."""
+        """Give what has waited for long enough at ``now`` [s, steady clock]; infinity: nothing more will come."""
         yield from ()
 
     def flush(self) -> Iterator[Any]:
@@ -230,7 +230,7 @@ class Ticket(Generic[E]):
 
 
 class Join(Stage, Generic[E]):
-    """A stage that brings together what belongs to an utterance, in the order of the final events of type ``principal``.
+    """A stage that brings together what belongs to an utterance, in the order of the final ``principal`` events.
 
     Other events are kept by ``keep``. ``missing`` says how long an utterance may still wait.
 
@@ -248,11 +248,11 @@ class Join(Stage, Generic[E]):
 
     def is_over(self, event: Any) -> bool:
         """Only the principal events say that an utterance is over; parts of one that has left are forgotten in time."""
-        return super().is_over(event) if isinstance(event, self.principal) else False
+        return super().is_over(event) if self._is_principal(event) else False
 
     def process(self, event: Any) -> Iterable[Any]:
         """Take note of an event, and give what is complete now."""
-        if isinstance(event, self.principal):
+        if self._is_principal(event):
             self._enter(event)
         else:
             self.keep(event)
@@ -260,7 +260,7 @@ class Join(Stage, Generic[E]):
 
     def without(self, event: Any) -> Iterable[Any]:
         """An utterance goes on with nothing, in its place; the others as if the event had not come."""
-        if isinstance(event, self.principal):
+        if self._is_principal(event):
             self._enter(event, shed=True)
         return self.advance(time.monotonic())
 
@@ -297,6 +297,9 @@ class Join(Stage, Generic[E]):
         """Forget what waits."""
         super().reset()
         self._waiting.clear()
+
+    def _is_principal(self, event: Any) -> TypeGuard[E]:
+        return isinstance(event, self.principal)
 
     def _enter(self, event: E, shed: bool = False) -> None:
         self._waiting.pop(event.utterance_id, None)

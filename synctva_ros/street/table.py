@@ -44,13 +44,11 @@ def features(config: Fusion, log: Log) -> list[Stage]:
     from synctva_ros.street.voice import VoiceStage
 
     stages: list[Stage] = []
-    for modality, name, weights, stage in (
-        ("text", config.text_encoder, config.text_weights, TextStage),
-        ("audio", config.audio_encoder, config.audio_weights, VoiceStage),
-    ):
-        if name:
-            stages.append(stage(create_encoder(modality, name, weights), log))
-            log.info(f"{modality} is encoded by {stages[-1].encoder.name!r}, on {config.threads} thread(s)")
+    if config.text_encoder:
+        stages.append(TextStage(create_encoder("text", config.text_encoder, config.text_weights), log))
+    if config.audio_encoder:
+        stages.append(VoiceStage(create_encoder("audio", config.audio_encoder, config.audio_weights), log))
+    log.info(f"the encoders run on {config.threads} thread(s)")
     return [*stages, FusionStage(config, log)]
 
 

@@ -35,8 +35,8 @@ class TextStage(Encoding[Transcript]):
             if event.language not in self._foreign:
                 self._foreign.add(event.language)
                 self.log.warning(
-                    f"words in {event.language!r} are left out of the estimate: the encoder {self.encoder.name!r} knows "
-                    f"{', '.join(self.encoder.languages)}; set features.text_encoder to one that knows it"
+                    f"words in {event.language!r} are left out of the estimate: the encoder {self.encoder.name!r} "
+                    f"knows {', '.join(self.encoder.languages)}; set features.text_encoder to one that knows it"
                 )
             return self.nothing(event)
         return self.encoded(event, lambda: self.encoder.encode([event.text])[0])

@@ -30,9 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from synctva_ros.audio.stream import SAMPLE_RATE
 from synctva_ros.demo.make_dialogue import write_flac
-from synctva_ros.events import AudioChunk
+from synctva_ros.events import SAMPLE_RATE, AudioChunk
 from synctva_ros.sources.files import match_files, read_picture
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.vision.detector import HAAR, FaceDetector
@@ -85,7 +84,7 @@ def make_bad_input(out: Path, face: Path | None = None) -> list[BadInput]:
         face: a photograph of one person; None for what is described above.
 
     Returns:
-        What was written, sounds before pictures.
+        What was written, sounds before images.
 
     Raises:
         SourceError: ``face`` cannot be read.
@@ -96,9 +95,9 @@ def make_bad_input(out: Path, face: Path | None = None) -> list[BadInput]:
     for name, what, expected, sound in _sounds():
         made.append(BadInput(f"{name}.flac", what, expected))
         write_flac(out / made[-1].file, np.clip(sound, -1.0, 1.0).astype(np.float32))
-    for name, what, expected, picture in _pictures(_portrait(face)):
+    for name, what, expected, image in _images(_portrait(face)):
         made.append(BadInput(f"{name}.png", what, expected))
-        cv2.imwrite(str(out / made[-1].file), picture)
+        cv2.imwrite(str(out / made[-1].file), image)
     with (out / TABLE).open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, [field.name for field in fields(BadInput)], lineterminator="\n")
         table.writeheader()
@@ -109,7 +108,7 @@ def make_bad_input(out: Path, face: Path | None = None) -> list[BadInput]:
 def judge(out: Path, recognised: Path) -> list[Verdict]:
     """Compare what ``synctva recognize --json`` wrote with what may be said.
 
-    A file without an utterance is not in that output. Whether the command got through is told by its exit status, not
+    A file without an utterance is not in that output. Whether the command got through stands in its exit status, not
     here.
 
     Raises:
@@ -166,7 +165,7 @@ def _sounds() -> list[tuple[str, str, str, Samples]]:
     anna, ben = (_turns(speaker) for speaker in ("anna", "ben"))
     sentence, other = anna[0], ben[3]
     short = sentence[SAMPLE_RATE // 2 :][: SAMPLE_RATE // 5]
-    talk = np.concatenate([turn for pair in zip(anna, ben, strict=False) for turn in pair])
+    speech = np.concatenate([turn for pair in zip(anna, ben, strict=False) for turn in pair])
     length = min(len(sentence), len(other))
     phone = signal.butter(4, (300, 3400), "bandpass", fs=SAMPLE_RATE, output="sos")
     # What a telephone codes: 256 levels, the fine ones near zero (mu-law of ITU-T G.711).
@@ -182,7 +181,7 @@ def _sounds() -> list[tuple[str, str, str, Samples]]:
         ("knocks", "someone knocks", UNCERTAIN, _knocks()),
         ("short_speech", "0.2 s of speech, nothing else", UNCERTAIN, short),
         ("short_speech_in_silence", "0.2 s of speech in 2 s of silence", UNCERTAIN, _in_silence(short)),
-        ("long_speech", "60 s of speech without a pause", ANY, np.resize(talk, 60 * SAMPLE_RATE)),
+        ("long_speech", "60 s of speech without a pause", ANY, np.resize(speech, 60 * SAMPLE_RATE)),
         ("two_voices", "two people at once", ANY, _in_silence(sentence[:length] + other[:length])),
         ("clipped_speech", "speech, clipped by 20 dB", ANY, _in_silence(np.clip(20 * sentence, -0.9, 0.9))),
         (
@@ -289,8 +288,8 @@ def _knocks() -> Samples:
     return sound
 
 
-def _pictures(portrait: Image) -> list[tuple[str, str, str, Image]]:
-    """Name, what it is, what is expected, and the picture as BGR ``[h, w, 3]``."""
+def _images(portrait: Image) -> list[tuple[str, str, str, Image]]:
+    """Name, what it is, what is expected, and the image as BGR ``[h, w, 3]``."""
     room, rng = _room(), np.random.default_rng(7)
     dark = 0.06 * portrait + rng.normal(1.0, _GRAIN, portrait.shape)
     two = np.concatenate([_resized(portrait, WIDTH // 2), _resized(portrait, WIDTH // 2)[:, ::-1]], axis=1)
@@ -300,7 +299,7 @@ def _pictures(portrait: Image) -> list[tuple[str, str, str, Image]]:
     return [
         ("dark_face", "a face in the dark", UNCERTAIN, np.clip(dark, 0, 255).astype(np.uint8)),
         ("upside_down_face", "a face upside down", UNCERTAIN, portrait[::-1, ::-1]),
-        ("half_face", "a face half out of the picture", UNCERTAIN, portrait[:, WIDTH // 2 :]),
+        ("half_face", "a face half outside the frame", UNCERTAIN, portrait[:, WIDTH // 2 :]),
         ("blurred_face", "a face out of focus", UNCERTAIN, _blurred(portrait)),
         ("tiny_face", "a face 16 pixels wide", UNCERTAIN, tiny),
         ("two_faces", "two faces", ANY, two),
@@ -349,8 +348,8 @@ def _blurred(image: Image) -> Image:
 
 def _drawn_face() -> Image:
     """A face as in a comic: skin, hair, eyes with pupils, brows, nose, a mouth that laughs."""
-    picture = np.full((HEIGHT, WIDTH, 3), (215, 190, 150), np.uint8)
-    ellipse = partial(_ellipse, picture)
+    image = np.full((HEIGHT, WIDTH, 3), (215, 190, 150), np.uint8)
+    ellipse = partial(_ellipse, image)
     ink, skin, hair, white = (30, 25, 25), (160, 195, 240), (35, 60, 105), (250, 250, 250)
     ellipse((320, 215), (128, 140), (0, 360), hair)
     ellipse((320, 250), (105, 135), (0, 360), skin)
@@ -361,25 +360,25 @@ def _drawn_face() -> Image:
         ellipse((x, 226), (5, 5), (0, 360), ink)
         ellipse((x, 225), (24, 15), (180, 360), ink, 3)
         ellipse((x, 203), (30, 12), (200, 340), ink, 6)
-    cv2.polylines(picture, [np.array([(318, 235), (308, 280), (328, 284)])], False, (110, 145, 195), 4, cv2.LINE_AA)
+    cv2.polylines(image, [np.array([(318, 235), (308, 280), (328, 284)])], False, (110, 145, 195), 4, cv2.LINE_AA)
     ellipse((320, 308), (48, 38), (0, 180), (60, 50, 150))
     ellipse((320, 310), (40, 14), (0, 180), white)
-    return picture
+    return image
 
 
 def _smiley() -> Image:
-    picture = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
-    ellipse = partial(_ellipse, picture)
+    image = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    ellipse = partial(_ellipse, image)
     ellipse((320, 240), (170, 170), (0, 360), (40, 210, 250))
     ellipse((320, 240), (170, 170), (0, 360), (20, 20, 20), 6)
     for x in (260, 380):
         ellipse((x, 190), (18, 30), (0, 360), (20, 20, 20))
     ellipse((320, 250), (100, 85), (15, 165), (20, 20, 20), 10)
-    return picture
+    return image
 
 
 def _ellipse(
-    picture: Image,
+    image: Image,
     centre: tuple[int, int],
     axes: tuple[int, int],
     arc: tuple[int, int],
@@ -387,31 +386,31 @@ def _ellipse(
     thickness: int = -1,
 ) -> None:
     """Draw an ellipse, or the part of it from one angle to the other [degrees]; filled without a thickness."""
-    cv2.ellipse(picture, centre, axes, 0, *arc, colour, thickness, cv2.LINE_AA)
+    cv2.ellipse(image, centre, axes, 0, *arc, colour, thickness, cv2.LINE_AA)
 
 
 def _room() -> Image:
     """Wall, floor, a window and a door, with light from the window and the camera's noise."""
-    picture = np.full((HEIGHT, WIDTH, 3), (175, 190, 195), np.uint8)
-    picture[330:] = (70, 105, 140)
-    cv2.rectangle(picture, (80, 70), (230, 220), (240, 235, 225), -1)
-    cv2.rectangle(picture, (80, 70), (230, 220), (250, 250, 250), 8)
-    cv2.line(picture, (155, 70), (155, 220), (250, 250, 250), 6)
-    cv2.rectangle(picture, (450, 90), (560, 340), (60, 85, 110), -1)
-    cv2.circle(picture, (465, 225), 6, (160, 200, 210), -1)
+    image = np.full((HEIGHT, WIDTH, 3), (175, 190, 195), np.uint8)
+    image[330:] = (70, 105, 140)
+    cv2.rectangle(image, (80, 70), (230, 220), (240, 235, 225), -1)
+    cv2.rectangle(image, (80, 70), (230, 220), (250, 250, 250), 8)
+    cv2.line(image, (155, 70), (155, 220), (250, 250, 250), 6)
+    cv2.rectangle(image, (450, 90), (560, 340), (60, 85, 110), -1)
+    cv2.circle(image, (465, 225), 6, (160, 200, 210), -1)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     light = 0.55 + 0.5 * np.exp(-(((columns - 155) / 300) ** 2) - ((rows - 145) / 260) ** 2)
-    grain = np.random.default_rng(8).normal(0.0, _GRAIN, picture.shape)
-    return np.asarray(np.clip(picture * light[..., None] + grain, 0, 255), np.uint8)
+    grain = np.random.default_rng(8).normal(0.0, _GRAIN, image.shape)
+    return np.asarray(np.clip(image * light[..., None] + grain, 0, 255), np.uint8)
 
 
 def _page() -> Image:
-    picture = np.full((HEIGHT, WIDTH, 3), 245, np.uint8)
+    image = np.full((HEIGHT, WIDTH, 3), 245, np.uint8)
     sentences = (DEMO / "sentences.txt").read_text(encoding="utf-8").splitlines()
     for number, sentence in enumerate(sentences[:19]):
         at = (30, 40 + 23 * number)
-        cv2.putText(picture, sentence, at, cv2.FONT_HERSHEY_COMPLEX_SMALL, 0.7, (25, 25, 25), 1, cv2.LINE_AA)
-    return picture
+        cv2.putText(image, sentence, at, cv2.FONT_HERSHEY_COMPLEX_SMALL, 0.7, (25, 25, 25), 1, cv2.LINE_AA)
+    return image
 
 
 def main() -> int:

@@ -2,10 +2,10 @@
 
     synctva train-encoder audio --data DIR --out FOLDER --report PAGE
 
-The speakers are divided into folds. Each member of the network (a part that looks at the spectrum and one that is told
-the prosody) hears all folds but one and is judged on that one, so all figures are about strangers; the encoder that is
-kept is the average of all members. There is no choice of an epoch and none of a member: the figures are not chosen for
-their size.
+The speakers are divided into folds. Each member of the network (a part that gets the spectrogram and one that gets the
+prosody) hears all folds but one and is evaluated on that one, so all figures are about held-out speakers; the encoder
+that is kept is the average of all members. There is no choice of an epoch and none of a member: the figures are
+not chosen for their size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from synctva_ros.audio.endpointer import Endpointer, EndpointerConfig
+from synctva_ros.audio.endpointer import Endpointer
+from synctva_ros.config import Turns
 from synctva_ros.encoders.audio import as_speech
 from synctva_ros.encoders.functionals import AcousticFunctionals
 from synctva_ros.encoders.voice_network import (
@@ -49,13 +50,13 @@ CLIPS, OTHER_SOUNDS = 32, 3  # a step
 LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 2e-3, 0.05, 0.15
 AVERAGING = 0.995
 SMOOTHING = 0.1
-MIXED = 0.5  # how often the pictures of a step are mixed with each other (https://arxiv.org/abs/1710.09412)
+MIXED = 0.5  # how often the spectrograms of a step are mixed with each other (https://arxiv.org/abs/1710.09412)
 # Masks of https://arxiv.org/abs/1904.08779: two of up to so many bands, one of up to so many frames.
 MASKED_BANDS, MASKED_FRAMES = 10, 25
 # The end-pointer is not always right about start and end [s].
 OUTSIDE, INSIDE = 0.25, 0.1
 _SHORTEST = 0.3
-# Of the prosody networks: distorted copies of each clip, sounds that are no voice, passes, clips a step, noise in
+# Of the prosody networks: distorted copies of each clip, sounds that are no voice, epochs, clips a step, noise in
 # deviations.
 COPIES, PROSODY_OTHERS, PROSODY_EPOCHS, PROSODY_CLIPS, PROSODY_NOISE = 6, 600, 40, 128, 0.3
 
@@ -108,7 +109,7 @@ def read_clips(folder: Path) -> list[VoiceClip]:
 
 def _hear(path: Path) -> tuple[FloatArray, float, float]:
     media = MediaFile(path, video_rate=0.0)
-    endpointer = Endpointer(EndpointerConfig(), "", lambda sentence: None)
+    endpointer = Endpointer(Turns(speculate=False, provisional_interval=0.0))
     utterances, parts, rate = [], [], RATE
     for item in media.play(0):
         if isinstance(item, AudioChunk):
@@ -163,11 +164,11 @@ def train_voice_encoder(
         folds: into how many the speakers are divided; as many members has the network.
         epochs: passes over the clips for each member.
         seed: of everything that is drawn.
-        report: gets a page with pictures (HTML).
+        report: gets a page with plots (HTML).
         progress: show bars.
 
     Returns:
-        Scores of all clips, each judged by the member that never heard its speaker.
+        Scores of all clips, each as classified by the member that never heard its speaker.
 
     Raises:
         ValueError: the corpus cannot be used.
@@ -178,24 +179,24 @@ def train_voice_encoder(
     labels = np.array([clip.label for clip in clips])
     torch.manual_seed(seed)
     network = VoiceNetwork(VoiceNetworkConfig(classes=len(EMOTIONS), members=folds))
-    told, others = tell_prosody(clips, np.random.default_rng(seed))
+    functionals, others = read_prosody(clips, np.random.default_rng(seed))
     probabilities = np.zeros((len(clips), len(EMOTIONS)), np.float32)
     for number, member in enumerate(network.members):
         assert isinstance(member, VoiceMember)
-        learned = [clip for clip, other in zip(clips, fold != number, strict=True) if other]
+        heard = [clip for clip, other in zip(clips, fold != number, strict=True) if other]
         state, kept = out / f"member-{number}.safetensors", _Kept(epochs, seed, folds)
         if not kept.read(state, member):
             rng = np.random.default_rng(seed + number)
-            distort = Distortion([clip.sound for clip in learned], rng)
+            distort = Distortion([clip.sound for clip in heard], rng)
             no_voice = NoVoice(rng)
             torch.manual_seed(seed + number)
             title = f"fold {number + 1} of {folds}"
-            _train_spectrum(member.spectrum, network.log_mel, learned, epochs, distort, no_voice, rng, title, progress)
-            _train_prosody(member.prosody, told[:, fold != number], others, labels[fold != number], rng)
+            _train_spectrum(member.spectrum, network.log_mel, heard, epochs, distort, no_voice, rng, title, progress)
+            _train_prosody(member.prosody, functionals[:, fold != number], others, labels[fold != number], rng)
             kept.write(state, member)
         network.eval()
-        strangers = np.flatnonzero(fold == number)
-        probabilities[strangers] = judge(network, number, [clips[i].cut() for i in strangers])
+        held_out = np.flatnonzero(fold == number)
+        probabilities[held_out] = predict(network, number, [clips[i].cut() for i in held_out])
     scores = score(probabilities, labels, EMOTIONS)
     figures = {
         "unweighted_recall": round(scores.unweighted_recall, 4),
@@ -315,7 +316,7 @@ def _train_spectrum(
     network.load_state_dict(average.state_dict())
 
 
-def tell_prosody(clips: Sequence[VoiceClip], rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+def read_prosody(clips: Sequence[VoiceClip], rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     """Functionals of the clips and distorted copies ``[copies, n, width]``, and of what is no voice ``[k, width]``."""
     functionals = AcousticFunctionals()
     distort, no_voice = Distortion([clip.sound for clip in clips], rng), NoVoice(rng)
@@ -331,13 +332,13 @@ def tell_prosody(clips: Sequence[VoiceClip], rng: np.random.Generator) -> tuple[
 
 
 def _train_prosody(
-    network: ProsodyNetwork, told: FloatArray, others: FloatArray, labels: IntArray, rng: np.random.Generator
+    network: ProsodyNetwork, functionals: FloatArray, others: FloatArray, labels: IntArray, rng: np.random.Generator
 ) -> None:
     """Train one network on functionals ``[copies, n, width]`` of n clips, and on those of what is no voice."""
-    wanted = torch.from_numpy(np.tile(labels, len(told)))
+    wanted = torch.from_numpy(np.tile(labels, len(functionals)))
     targets = nn.functional.one_hot(wanted, len(EMOTIONS)).float() * _weights(wanted)
     targets = torch.cat([targets, torch.full((len(others), len(EMOTIONS)), 1.0 / len(EMOTIONS))])
-    vectors = torch.from_numpy(np.concatenate([*told, others]))
+    vectors = torch.from_numpy(np.concatenate([*functionals, others]))
     network.fit(vectors[: len(wanted)])
     size = min(PROSODY_CLIPS, len(vectors))
     steps = PROSODY_EPOCHS * (len(vectors) // size)
@@ -371,7 +372,7 @@ def _audible(sound: FloatArray) -> FloatArray:
 
 
 @torch.inference_mode()
-def judge(network: VoiceNetwork, member: int, sounds: Sequence[FloatArray]) -> FloatArray:
+def predict(network: VoiceNetwork, member: int, sounds: Sequence[FloatArray]) -> FloatArray:
     """Probabilities ``[n, classes]`` that one member gives to sounds at 16 kHz."""
     functionals = AcousticFunctionals()
     answers = []
@@ -393,14 +394,14 @@ def pad(sounds: Sequence[FloatArray]) -> tuple[Tensor, Tensor]:
 
 
 def _mask(mel: Tensor, there: Tensor, rng: np.random.Generator) -> None:
-    for picture, kept in zip(mel, there, strict=True):
+    for spectrogram, kept in zip(mel, there, strict=True):
         for _ in range(2):
             bands = int(rng.integers(0, MASKED_BANDS))
-            first = int(rng.integers(0, picture.shape[1] - bands))
-            picture[:, first : first + bands] = 0.0
+            first = int(rng.integers(0, spectrogram.shape[1] - bands))
+            spectrogram[:, first : first + bands] = 0.0
         frames = int(rng.integers(0, MASKED_FRAMES))
         first = int(rng.integers(0, max(1, int(kept.sum()) - frames)))
-        picture[:, :, first : first + frames] = 0.0
+        spectrogram[:, :, first : first + frames] = 0.0
 
 
 @torch.no_grad()
