@@ -4,7 +4,7 @@
 
 The nodes utterance, transcriber, features and emotion run in one process (as ``synctva run`` does) and then in a
 process each. Another process, which is not counted, sends them silence or the demo's dialogue in real time, and no
-pictures or pictures of 640 by 480 pixels with a face. CPU is processor time, user and system, in percent of one core.
+images or images of 640 by 480 pixels with a face. CPU is processor time, user and system, in percent of one core.
 Machines are noisy, so it is also given as a multiple of what a bare subscriber to the same sound took at the same time:
 a process of its own that does nothing but receive the chunks with rclpy's plainest executor. Linux only.
 """
@@ -29,16 +29,16 @@ from spoken import spoken
 
 from synctva_ros.config import DEMO_WHISPER
 
-NODES = ["emotion", "features", "transcriber", "utterance"]  # who listens first
+NODES = ["emotion", "features", "faces", "transcriber", "utterance"]  # who listens first
 SETTINGS: Settings = {"transcriber": {"model": str(DEMO_WHISPER)}}
 RATE, CHUNK = 16_000, 480
-#: Pictures per second; 0 is a graph without camera.
-PICTURE_RATES = (0, 10, 30)
+#: Images per second; 0 is a graph without camera.
+IMAGE_RATES = (0, 10, 30)
 #: Discovery, and pages and caches that are touched for the first time, are over by then [s].
 SETTLE = 4.0
-#: What the whole graph in one process may take: percent of one core in silence without camera and with ten pictures a
+#: What the whole graph in one process may take: percent of one core in silence without camera and with ten images a
 #: second, and megabytes.
-BARS = {"silence, no camera": 15.0, "silence, 10 pictures/s": 80.0, "memory": 1500.0}
+BARS = {"silence, no camera": 15.0, "silence, 10 images/s": 80.0, "memory": 1500.0}
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -62,7 +62,7 @@ class Row:
     resident_mb: float
     proportional_mb: float
     threads_percent: dict[str, float] = field(default_factory=dict)
-    pictures_per_second: float = 0.0
+    images_per_second: float = 0.0
     utterances: int = 0
 
 
@@ -94,7 +94,7 @@ def memory(pid: int) -> tuple[float, float]:
 # --- processes
 
 
-def drive(speech: bool, picture_rate: float) -> None:
+def drive(speech: bool, image_rate: float) -> None:
     """Microphone and camera: publish in real time until terminated."""
     import rclpy
     from rclpy.node import Node
@@ -103,7 +103,8 @@ def drive(speech: bool, picture_rate: float) -> None:
 
     from synctva_ros import msg
     from synctva_ros.events import AudioChunk
-    from synctva_ros.ros.convert import chunk_to_msg, image_to_msg, to_time
+    from synctva_ros.events import Image as CameraImage
+    from synctva_ros.ros.convert import image_to_msg, to_msg, to_time
     from synctva_ros.ros.node import QOS_AUDIO_OUT, QOS_IMAGE_OUT
     from synctva_ros.sources import new_stream_id
 
@@ -116,22 +117,22 @@ def drive(speech: bool, picture_rate: float) -> None:
     else:  # a quiet room: a microphone is never all zeros
         sound = np.random.default_rng(0).normal(0, 1e-4, (10 * RATE, 1)).astype(np.float32)
     sound = sound[: len(sound) // CHUNK * CHUNK].reshape(-1, CHUNK, 1)
-    image = image_to_msg(0, picture(), "camera")
+    image = image_to_msg(CameraImage(0, picture(), "camera"))
     stream, length = new_stream_id("b"), CHUNK / RATE
     origin, begun = time.time_ns(), time.monotonic()
-    sequence = pictures = 0
+    sequence = images = 0
     while True:
         now = time.monotonic() - begun
         while (sequence + 1) * length <= now:
             stamp = origin + round(sequence * length * 1e9)
-            chunk = AudioChunk(stream, sequence, stamp, RATE, sound[sequence % len(sound)], False)
-            audio.publish(chunk_to_msg(chunk, "driver"))
+            chunk = AudioChunk(stream, sequence, stamp, RATE, sound[sequence % len(sound)], False, "driver")
+            audio.publish(to_msg(chunk))
             sequence += 1
-        if picture_rate and pictures / picture_rate <= now:
-            image.header.stamp = to_time(origin + round(pictures / picture_rate * 1e9))
+        if image_rate and images / image_rate <= now:
+            image.header.stamp = to_time(origin + round(images / image_rate * 1e9))
             camera.publish(image)
-            pictures += 1
-        due = [(sequence + 1) * length] + ([pictures / picture_rate] if picture_rate else [])
+            images += 1
+        due = [(sequence + 1) * length] + ([images / image_rate] if image_rate else [])
         time.sleep(max(0.0, min(due) - (time.monotonic() - begun)))
 
 
@@ -157,15 +158,16 @@ class Listener(Observer):
     """Counts the graph's answers."""
 
     def __init__(self) -> None:
-        from std_msgs.msg import Header
-
         from synctva_ros import msg
         from synctva_ros.ros.node import QOS_RESULT
 
         super().__init__()
         self.counts: Counter[str] = Counter()
         self.node.create_subscription(msg.Emotion, "emotion", self._hear, QOS_RESULT)
-        self.node.create_subscription(Header, "image/processed", lambda _: self.counts.update(["pictures"]), QOS_RESULT)
+        self.node.create_subscription(msg.Faces, "faces", self._see, QOS_RESULT)
+
+    def _see(self, message: Any) -> None:
+        self.counts.update(["images"] * message.looked_at)
 
     def _hear(self, message: Any) -> None:
         self.counts.update(["provisional" if message.status == message.PROVISIONAL else "emotion"])
@@ -180,10 +182,10 @@ def measure(
     """Rows of one arrangement under all loads."""
     rows: list[Row] = []
     for speech in (False, True):
-        for picture_rate in PICTURE_RATES:
+        for image_rate in IMAGE_RATES:
             load = f"{'speech' if speech else 'silence'}, "
-            load += f"{picture_rate} pictures/s" if picture_rate else "no camera"
-            driver = SPAWN.Process(target=drive, args=(speech, picture_rate), daemon=True)
+            load += f"{image_rate} images/s" if image_rate else "no camera"
+            driver = SPAWN.Process(target=drive, args=(speech, image_rate), daemon=True)
             driver.start()
             time.sleep(2 * SETTLE if not rows else SETTLE)
             counts, begun = observer.counts.copy(), time.monotonic()
@@ -210,7 +212,7 @@ def measure(
                         round(resident),
                         round(proportional),
                         {} if graph is None else per_thread(pid, names, before[name], after[name], passed),
-                        round(counts["pictures"] / passed, 1),
+                        round(counts["images"] / passed, 1),
                         counts["emotion"],
                     )
                 )
@@ -248,14 +250,14 @@ def whole(rows: list[Row]) -> Row:
         proportional,
         proportional,
         {},
-        first.pictures_per_second,
+        first.images_per_second,
         first.utterances,
     )
 
 
 def show(row: Row) -> None:
     """Print a row."""
-    seen = f"{row.pictures_per_second:>5.1f} pictures/s {row.utterances:>3} utterances"
+    seen = f"{row.images_per_second:>5.1f} images/s {row.utterances:>3} utterances"
     print(
         f"{row.arrangement:<12} {row.load:<23} {row.process:<12} {row.cpu_percent:>6.1f} % {row.baselines:>6.1f} x "
         f"{row.resident_mb:>6.0f} MB {row.proportional_mb:>6.0f} MB  {seen}",

@@ -30,7 +30,7 @@ from spoken import Speech, Turn, spoken
 
 from synctva_ros.config import DEMO_WHISPER
 
-NODES = ["emotion", "features", "transcriber", "utterance", "media"]
+NODES = ["emotion", "features", "faces", "transcriber", "utterance", "media"]
 #: The default of the node ``utterance`` [s].
 HANGOVER = 0.5
 #: An end of speech that is further off is that of something else [s].
@@ -106,7 +106,7 @@ def answers(heard: list[tuple[int, Any]], turns: list[Turn]) -> list[Answer | No
         found.append(
             Answer(
                 after_end=(came - end) / 1e9 + message.stream_end - turn.end,
-                after_confirmed=(came - end) / 1e9 - stages["endpoint"],
+                after_confirmed=(came - end) / 1e9 - stages["turns"],
                 text_is_right=message.text == turn.text,
                 label=message.label,
                 probabilities=[float(share) for share in message.probabilities],
@@ -156,7 +156,7 @@ def play(
     """
     settings: Settings = {
         "transcriber": {"model": model},
-        "features": {"vision": face is not None},
+        "faces": {"vision": face is not None},
         "camera": {"device": str(face)},
         "utterance": {"speculate": speculate},
         "media": {"file": str(file)},

@@ -42,6 +42,7 @@ from spoken import Speech, Turn, spoken
 
 from synctva_ros import __version__
 from synctva_ros.config import DEMO_WHISPER
+from synctva_ros.events import Emotion
 
 #: Silence after which an utterance is over, here and (but for its defaults) there [s].
 PAUSE = 0.5
@@ -86,7 +87,8 @@ OURS: dict[str, dict[str, Any]] = {
         "language": "en",
         "beam_size": 1,
     },
-    "features": {"vision": False},
+    "features": {},
+    "faces": {"vision": False},
     "emotion": {"device": "cpu"},
 }
 
@@ -221,18 +223,18 @@ def ours(wav: Path) -> tuple[list[Result], list[Result]]:
 
     # By the utterance's id: the message, and when it was in the callback on the clock of the stamps [ns].
     transcripts: dict[str, tuple[msg.Transcript, int]] = {}
-    emotions: dict[str, tuple[msg.Emotion, int]] = {}
+    emotions: dict[str, tuple[Emotion, int]] = {}
 
     def on_transcript(message: msg.Transcript) -> None:
         transcripts[message.utterance_id] = message, time.time_ns()
 
-    def on_emotion(message: msg.Emotion) -> None:
+    def on_emotion(emotion: Emotion) -> None:
         now = time.time_ns()
-        if message.status != msg.Emotion.PROVISIONAL:
-            emotions[message.utterance_id] = message, now
+        if emotion.is_final:
+            emotions[emotion.utterance_id] = emotion, now
 
     overrides = {**OURS, "media": {**OURS["media"], "file": str(wav)}}
-    graph = Graph(list(overrides), None, overrides, on_emotion)
+    graph = Graph(overrides, None, on_emotion)
     listener = Node("benchmark_listener")
     try:
         listener.create_subscription(msg.Transcript, "transcript", on_transcript, QOS_RESULT)
@@ -247,7 +249,7 @@ def ours(wav: Path) -> tuple[list[Result], list[Result]]:
     words: list[Result] = []
     finals: list[Result] = []
     for identity, (emotion, now) in emotions.items():
-        heard = from_time(emotion.header.stamp) / 1e9 - emotion.stream_end  # the first sample, on the stamps' clock
+        heard = emotion.end / 1e9 - emotion.stream_end  # the first sample, on the stamps' clock
         finals.append(Result(now / 1e9 - heard, emotion.text))
         if identity in transcripts:
             transcript, then = transcripts[identity]

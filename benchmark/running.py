@@ -91,7 +91,7 @@ def in_one_process(stack: ExitStack, nodes: list[str], settings: Settings) -> On
 def _run(connection: Connection, nodes: list[str], settings: Settings) -> None:
     from synctva_ros.ros.graph import Graph
 
-    graph = Graph(nodes, None, settings, lambda message: None)
+    graph = Graph({name: settings.get(name, {}) for name in nodes}, None, lambda emotion: None)
     try:
         graph.start()
         connection.send(True)
@@ -105,7 +105,7 @@ def in_a_process_each(stack: ExitStack, observer: Observer, nodes: list[str], se
     """Start them as ``perception.launch.py`` does, in the order given; return their process ids."""
     pids = {}
     for name in nodes:
-        command = [sys.executable, "-m", f"synctva_ros.ros.{name}", "--ros-args"]
+        command = [sys.executable, "-m", "synctva_ros.ros", name, "--ros-args"]
         for key, value in settings.get(name, {}).items():
             command += ["-p", f"{key}:={str(value).lower() if isinstance(value, bool) else value}"]
         process = subprocess.Popen(command)
