@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
+from made_faces import DATA
 
 from synctva_ros.vision.detector import HAAR, FaceDetector
 from synctva_ros.vision.detector_file import FILE_NAME, find_yunet
 from synctva_ros.vision.image import Image
-
-DATA = Path(os.environ.get("SYNCTVA_DATA", Path(__file__).parents[3] / "shared/data"))
 
 
 @pytest.fixture(scope="session", params=[HAAR, "yunet"])

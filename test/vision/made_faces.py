@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import cv2
 import numpy as np
 
 from synctva_ros.vision.detector import FaceBox, FaceDetector
 from synctva_ros.vision.image import Image
 
+DATA = Path(os.environ.get("SYNCTVA_DATA", Path(__file__).parents[3] / "shared/data"))
 SECOND = 1_000_000_000
 FRAME: Image = np.random.default_rng(1).integers(0, 256, (480, 640), np.uint8)
 #: Eyes, nose and corners of the mouth of the fixture ``person``.

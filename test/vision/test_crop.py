@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import av
 import cv2
 import numpy as np
 import pytest
-from made_faces import FRAME, POINTS, box, scene
+from made_faces import DATA, FRAME, POINTS, box, scene
 
 from synctva_ros.vision.crop import LANDMARKS, crop, cut, mouth_opening, quality
 from synctva_ros.vision.detector import FaceBox, FaceDetector, WholeImage
@@ -143,3 +144,21 @@ def test_a_mouth_of_which_nothing_can_be_told() -> None:
     aside[2, 0] = 160  # the nose
     assert math.isnan(mouth_opening(image, FaceBox(82, 65, 100, 100, 0.9, aside)))
     assert mouth_opening(np.full_like(image, 100), face) == 0
+
+
+@pytest.mark.parametrize("clip", ["01-01-01-01-01-01-01.mp4", "01-01-01-01-02-01-01.mp4"])
+def test_the_lips_of_a_real_speaker(detector: FaceDetector, clip: str) -> None:
+    """They move while he or she speaks, and rest before and after."""
+    file = DATA / "audio_visual/ravdess_actor01_full" / clip
+    if not file.is_file():
+        pytest.skip(f"there is no {file} (SYNCTVA_DATA)")
+    if detector.name.startswith("haar"):
+        pytest.skip("the cascade gives no landmarks")
+    with av.open(str(file)) as video:
+        images = [frame.to_ndarray(format="bgr24") for frame in video.decode(video=0)]
+    openings = np.array([mouth_opening(image, detector.detect(image)[0]) for image in images])
+    assert np.isfinite(openings).all()
+    deviations = np.lib.stride_tricks.sliding_window_view(openings, 12).std(1)
+    middle = len(deviations) // 2
+    rests = max(deviations[0], deviations[-1])
+    assert deviations[middle - 15 : middle + 15].max() > 3 * rests
