@@ -29,7 +29,7 @@ VAD_HOLD = 10  # frames: the hang-over counts from the end of speech, but from n
 PAUSE_AFTER = 5  # frames without voice before which a pause is not believed
 TAIL = 15  # frames of silence given along after the end of speech, as far as the hang-over lets them be heard
 SPLIT_SEARCH = 2.0  # [s] an utterance that is too long is cut at the quietest place of its last seconds
-FAR_BACK = 50  # chunks: a number that is further behind the last one is no late chunk, the recording is played again
+PLAYED_AGAIN = 5  # chunks, one after the other, that were there before: no duplicates, the recording is played again
 REMEMBERED_STREAMS = 8  # that are over
 FULL_SCALE = 0.99  # amplitude from which a sample counts as clipped
 MAX_CLIPPED = 0.01  # share of clipped samples from which the utterance is called clipped
@@ -80,6 +80,7 @@ class Endpointer:
         self._stream: SampleStream | None = None
         self._count = 0  # of all streams: a stream that is taken up again must not use an id again
         self._ended: OrderedDict[str, int] = OrderedDict()  # streams that are over, and the number of the next chunk
+        self._again: dict[str, list[AudioChunk]] = {}  # by stream: the newest that were there before, in a row
         self._mixed = False
         self._clear()
 
@@ -99,18 +100,31 @@ class Endpointer:
         A new ``stream_id`` ends the stream before, and so does a stream that begins anew (a recording played again).
         """
         found: list[Utterance] = []
-        running = self._stream if self._stream is not None and self._stream.stream_id == chunk.stream_id else None
-        after = running.next_sequence if running is not None else self._ended.get(chunk.stream_id)
-        if after is not None and (
-            chunk.sequence + FAR_BACK < after or (running is None and chunk.sequence == 0 < after)
-        ):
-            self._over(found)
-            self._ended.pop(chunk.stream_id, None)
-        elif running is None and after is not None:
-            if not self._mixed:
+        was_there = self._was_there(chunk)
+        again = self._again.pop(chunk.stream_id, [])
+        if was_there:
+            again = [*again, chunk] if again and again[-1].sequence + 1 == chunk.sequence else [chunk]
+            if len(again) >= PLAYED_AGAIN or (chunk.end_of_stream and again[0].sequence == 0):
+                self._over(found)
+                self._ended.pop(chunk.stream_id, None)
+                return found + [utterance for each in again for utterance in self._take(each)]
+            self._again[chunk.stream_id] = again
+        if chunk.stream_id in self._ended:
+            if not was_there and not self._mixed:
                 self._mixed = True
                 self._warn(f"stream {chunk.stream_id} goes on after its end; do two sources publish on one topic?")
             return found
+        return self._take(chunk)
+
+    def _was_there(self, chunk: AudioChunk) -> bool:
+        """Whether a chunk with its number came before."""
+        if self._stream is not None and self._stream.stream_id == chunk.stream_id:
+            return self._stream.has_had(chunk.sequence)
+        return chunk.sequence < self._ended.get(chunk.stream_id, 0)
+
+    def _take(self, chunk: AudioChunk) -> list[Utterance]:
+        """Take a chunk of the present stream, or the first one of another."""
+        found: list[Utterance] = []
         if self._stream is None or self._stream.stream_id != chunk.stream_id:
             self._over(found)
             self._stream = SampleStream(chunk.stream_id, self._warn, chunk.frame_id)

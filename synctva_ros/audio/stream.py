@@ -61,21 +61,23 @@ class ChunkOrderer:
         """Number of the chunk that comes after all that came."""
         return max(self._waiting, default=(self._next or 0) - 1) + 1
 
+    def has_had(self, sequence: int) -> bool:
+        """Whether a chunk of this number came, as far as is known; not so one that was given up."""
+        before = self._next is not None and sequence < self._next and sequence not in self._given_up
+        return before or sequence in self._waiting
+
     def push(self, chunk: AudioChunk) -> Iterator[tuple[int, AudioChunk]]:
         """Take a chunk; yield ``(lost, chunk)``: how many were lost just before it, and the next one in order."""
         self._counters.chunks += 1
         if self._next is None:
             # A stream counts from 0: its very first chunks may have been swapped on their way.
             self._next = 0 if chunk.sequence <= self._max_waiting else chunk.sequence
-        if chunk.sequence < self._next:
-            if chunk.sequence in self._given_up:
-                self._given_up.discard(chunk.sequence)
-                self._counters.late += 1
-            else:
-                self._counters.duplicate += 1
-            return
-        if chunk.sequence in self._waiting:
+        if self.has_had(chunk.sequence):
             self._counters.duplicate += 1
+            return
+        if chunk.sequence < self._next:
+            self._given_up.discard(chunk.sequence)
+            self._counters.late += 1
             return
         self._waiting[chunk.sequence] = chunk
         yield from self._release(flush=chunk.end_of_stream)
@@ -146,6 +148,10 @@ class SampleStream:
     def next_sequence(self) -> int:
         """Number of the chunk that comes after all that came."""
         return self._orderer.next_sequence
+
+    def has_had(self, sequence: int) -> bool:
+        """Whether a chunk of this number came, as far as is known; not so one that was given up."""
+        return self._orderer.has_had(sequence)
 
     @property
     def end(self) -> int | None:

@@ -14,12 +14,11 @@ from synctva_ros.audio.stream import (
     CLOCK_JUMP,
     DEAD_AFTER,
     MANY_DUPLICATES,
-    SAMPLE_RATE,
     ChunkOrderer,
     SampleStream,
     StreamCounters,
 )
-from synctva_ros.events import NANOSECONDS, AudioChunk
+from synctva_ros.events import NANOSECONDS, SAMPLE_RATE, AudioChunk
 
 T0 = 1_700_000_000 * NANOSECONDS
 CHUNK = 0.03

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 
 import synctva_ros
-from synctva_ros.audio.endpointer import Endpointer, EndpointerConfig
-from synctva_ros.audio.transcriber import COMPUTE_TYPES, MODEL_FILES, Transcriber, TranscriberConfig, choose_compute
+from synctva_ros.audio.endpointer import Endpointer
+from synctva_ros.audio.transcriber import ALL_COMPUTE_TYPES, COMPUTE_TYPES, MODEL_FILES, Transcriber, choose_compute
+from synctva_ros.config import Turns, Words
 from synctva_ros.events import EndedBy, TranscriptStatus, Utterance
 from synctva_ros.sources.media import MediaFile
+from synctva_ros.street.words import WordsStage
 
 faster_whisper = pytest.importorskip("faster_whisper")
 ctranslate2 = pytest.importorskip("ctranslate2")
@@ -101,7 +104,7 @@ def offline(monkeypatch, tmp_path):
 
 def load(**config):
     said, warned = [], []
-    transcriber = Transcriber(TranscriberConfig(**config), said.append, warned.append)
+    transcriber = Transcriber(Words(**config), said.append, warned.append)
     return transcriber, said, warned
 
 
@@ -116,11 +119,11 @@ def assert_no_words(transcriber):
 # --- loading
 
 
-def test_without_a_model_there_are_no_words_and_one_warning():
+def test_without_a_model_there_are_no_words_as_was_asked_for():
     transcriber, said, warned = load(model="")
-    assert len(warned) == 1
-    assert "no Whisper model is set" in warned[0]
-    assert said == []
+    assert len(said) == 1
+    assert "no Whisper model is set" in said[0]
+    assert warned == []
     assert_no_words(transcriber)
 
 
@@ -237,13 +240,54 @@ def machine(monkeypatch):
         ("cuda", "auto", (), ("int8",), [("cpu", "int8")]),
         ("cpu", "auto", ("float16",), ("int8",), [("cpu", "int8")]),
         ("auto", "float32", ("float16", "float32"), ("float32",), [("cuda", "float32"), ("cpu", "float32")]),
-        ("auto", "float16", ("float16",), ("int8",), [("cuda", "float16"), ("cpu", "default")]),
-        ("cpu", "nonsense", (), ("int8",), [("cpu", "default")]),
+        ("auto", "float16", ("float16",), ("int8",), [("cuda", "float16")]),
+        ("auto", "int8", ("float16",), ("int8",), [("cpu", "int8")]),
     ],
 )
 def test_what_to_try_on_which_device(machine, device, compute_type, cuda, cpu, expected):
     machine(cuda, cpu)
     assert choose_compute(device, compute_type) == expected
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda", "cpu"])
+@pytest.mark.parametrize("cuda", [(), ("float16", "float32"), tuple(ALL_COMPUTE_TYPES)])
+@pytest.mark.parametrize("compute_type", sorted(ALL_COMPUTE_TYPES))
+def test_no_other_arithmetic_is_taken_than_the_one_that_was_asked_for(machine, device, cuda, compute_type):
+    cpu = ("int8", "int8_float32", "float32", "int16")
+    machine(cuda, cpu)
+    somewhere = compute_type in cpu or (device != "cpu" and compute_type in cuda)
+    if somewhere:
+        assert {kind for _, kind in choose_compute(device, compute_type)} == {compute_type}
+        return
+    with pytest.raises(ValueError, match="parameter 'compute_type'") as caught:
+        choose_compute(device, compute_type)
+    sentence = str(caught.value)
+    assert repr(compute_type) in sentence
+    assert "cpu supports float32, int8, int8_float32" in sentence
+    assert ("cuda supports float16, float32" in sentence) == (bool(cuda) and device != "cpu")
+    assert "int16" not in sentence  # that would be refused
+
+
+def test_arithmetic_that_no_device_here_has_is_refused_before_anything_is_loaded(stub, machine):
+    machine(cuda=(), cpu=("int8", "float32"))
+    with pytest.raises(ValueError, match=r"parameter 'compute_type': 'float16' is not supported here .*int8"):
+        load(model="base.en", compute_type="float16")
+    assert stub.loaded == []
+
+
+def test_a_device_that_fails_is_not_replaced_by_other_arithmetic(stub, machine, monkeypatch):
+    machine(cuda=("float16",))
+    monkeypatch.setattr(stub, "fails_on", ("cuda",))
+    transcriber, _, warned = load(model="base.en", compute_type="float16")
+    assert [(item["device"], item["compute_type"]) for item in stub.loaded] == [("cuda", "float16")]
+    assert len(warned) == 1
+    assert "out of memory" in warned[0]
+    assert_no_words(transcriber)
+
+
+def test_the_parameter_offers_what_can_be_asked_for():
+    (offered,) = (param.choices for param in Words.params() if param.name == "compute_type")
+    assert set(offered) == ALL_COMPUTE_TYPES | {"auto"}
 
 
 def test_what_is_tried_here_is_supported_here():
@@ -292,6 +336,7 @@ def test_words_are_given_on_with_the_recognisers_figures(stub, monkeypatch):
     assert transcript.language_probability == pytest.approx(0.9)
     assert transcript.model_id == "base.en"
     assert 0.0 < transcript.duration < 5.0
+    assert transcript.is_final
     assert warned == []
 
 
@@ -316,11 +361,30 @@ def test_doubtful_words_are_not_given_on(stub, monkeypatch, answer, status):
     assert warned == []
 
 
+@pytest.mark.parametrize("answer", [[segment()], [segment(no_speech=0.9)], []])
+@pytest.mark.parametrize("is_final", [True, False])
+@pytest.mark.parametrize("model", ["base.en", ""])
+def test_a_transcript_says_of_which_piece_of_which_utterance_it_is(stub, monkeypatch, answer, is_final, model):
+    transcriber, _, _ = load(model=model, device="cpu")
+    monkeypatch.setattr(stub, "answer", answer)
+    spoken = replace(utterance(), end=123, frame_id="head_microphone", is_final=is_final)
+    transcript = transcriber.transcribe(spoken)
+    told = (transcript.utterance_id, transcript.end, transcript.frame_id, transcript.is_final)
+    assert told == ("m1_0", 123, "head_microphone", is_final)
+
+
 def test_the_thresholds_are_parameters(stub, monkeypatch):
     doubtful = [segment(logprob=-1.5, no_speech=0.8)]
     config = {"logprob_threshold": -2.0, "no_speech_threshold": 0.9}
     transcript, _, _ = recognise(stub, monkeypatch, doubtful, **config)
     assert transcript.status is TranscriptStatus.OK
+
+
+def test_a_threshold_that_changes_counts_at_once(stub, monkeypatch):
+    transcript, _, transcriber = recognise(stub, monkeypatch, [segment(no_speech=0.8)])
+    assert transcript.status is TranscriptStatus.SILENCE
+    transcriber.config.no_speech_threshold = 0.9
+    assert transcriber.transcribe(utterance()).status is TranscriptStatus.OK
 
 
 def test_a_silent_utterance_is_not_even_tried(stub, monkeypatch):
@@ -330,14 +394,24 @@ def test_a_silent_utterance_is_not_even_tried(stub, monkeypatch):
 
 
 def test_an_error_costs_one_utterance_only(stub, monkeypatch):
-    transcript, warned, transcriber = recognise(stub, monkeypatch, RuntimeError("bad weather"))
+    said, failed = [], []
+    log = SimpleNamespace(info=said.append, warning=pytest.fail, error=failed.append)
+    stage = WordsStage(Words(model="base.en", device="cpu"), log)
+    monkeypatch.setattr(stub, "answer", RuntimeError("bad weather"))
+    (transcript,) = stage.take(utterance())
     assert transcript.status is TranscriptStatus.FAILED
     assert transcript.text == ""
-    assert len(warned) == 1
-    assert "m1_0" in warned[0]
-    assert "bad weather" in warned[0]
+    assert len(failed) == 1
+    assert "m1_0" in failed[0]
+    assert "bad weather" in failed[0]
     monkeypatch.setattr(stub, "answer", [segment()])
-    assert transcriber.transcribe(utterance()).status is TranscriptStatus.OK
+    (transcript,) = stage.take(replace(utterance(), utterance_id="m1_1"))
+    assert transcript.status is TranscriptStatus.OK
+
+
+def test_what_the_recogniser_raises_is_for_the_stage_to_catch(stub, monkeypatch):
+    with pytest.raises(RuntimeError, match="bad weather"):
+        recognise(stub, monkeypatch, RuntimeError("bad weather"))
 
 
 @pytest.mark.parametrize(("language", "asked"), [("", None), ("de", "de")])
@@ -363,18 +437,16 @@ def test_words_of_what_a_pause_is_taken_for_are_those_of_the_utterance(speech):
         files = sorted(DATA.glob("speech_text/*.wav")) + sorted(DATA.glob("dialogue/pyannote_sample/*.wav"))
         if not files:
             pytest.skip(f"there is no real speech in {DATA} (SYNCTVA_DATA)")
-    transcriber = Transcriber(
-        TranscriberConfig(model=str(PACKAGE / "weights/whisper_demo"), logprob_threshold=-10.0), print, print
-    )
+    transcriber = Transcriber(Words(model=str(PACKAGE / "weights/whisper_demo"), logprob_threshold=-10.0), print, print)
     compared = 0
     for file in files:
-        partial, finals = [], []
-        hasty = Endpointer(EndpointerConfig(hangover=0.3, provisional_interval=0.0), on_partial=partial.append)
-        patient = Endpointer(EndpointerConfig(hangover=0.3, speculate=False, provisional_interval=0.0))
+        hastily, finals = [], []
+        hasty = Endpointer(Turns(hangover=0.3, provisional_interval=0.0))
+        patient = Endpointer(Turns(hangover=0.3, speculate=False, provisional_interval=0.0))
         for chunk in MediaFile(file, video_rate=0.0).play(0):
-            hasty.push(chunk)
+            hastily += hasty.push(chunk)
             finals += patient.push(chunk)
-        ahead = {found.end: found for found in partial}
+        ahead = {found.end: found for found in hastily if not found.is_final}
         for final in finals:
             if final.ended_by == EndedBy.PAUSE:
                 one, other = transcriber.transcribe(ahead[final.end]), transcriber.transcribe(final)

@@ -1,4 +1,4 @@
-"""Cameras: still pictures, videos, devices that are not there or die."""
+"""Cameras: still images, videos, devices that are not there or die."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from synctva_ros import config
+from synctva_ros.events import NANOSECONDS
 from synctva_ros.sources import camera
 from synctva_ros.sources.backoff import Backoff
 from synctva_ros.sources.camera import Camera
@@ -19,18 +21,15 @@ HEIGHT, WIDTH = 48, 64
 
 
 def make(device, rate=50.0, width=0, height=0):
-    pictures, reports = [], []
+    images, reports = [], []
     made = Camera(
-        str(device),
-        width,
-        height,
-        rate,
-        time.monotonic_ns,
-        lambda stamp, image: pictures.append((stamp / 1e9, image)),
-        reports.append,
-        reports.append,
+        config.Camera(str(device), width, height, rate, "head_camera"),
+        clock=time.monotonic_ns,
+        on_image=images.append,
+        log=reports.append,
+        warn=reports.append,
     )
-    return made, pictures, reports
+    return made, images, reports
 
 
 @pytest.fixture
@@ -53,27 +52,28 @@ def stop_quickly(made):
     assert not any(thread.name == "camera" for thread in threading.enumerate())
 
 
-def gaps(pictures):
-    return [after[0] - before[0] for before, after in pairwise(pictures)]
+def gaps(images):
+    return [(after.stamp - before.stamp) / NANOSECONDS for before, after in pairwise(images)]
 
 
-def test_a_still_picture_is_repeated_at_the_rate(tmp_path):
+def test_a_still_image_is_repeated_at_the_rate(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
     path = tmp_path / "face.png"
     cv2.imwrite(str(path), image)
-    made, pictures, _ = make(path, rate=40.0)
+    made, images, _ = make(path, rate=40.0)
     made.start()
-    until(lambda: len(pictures) >= 10)
+    until(lambda: len(images) >= 10)
     assert made.connected
     stop_quickly(made)
-    assert all((picture == image).all() for _, picture in pictures)
-    assert min(gaps(pictures)) >= 1 / 40 - 1e-3
-    assert made.counters.frames == len(pictures)
+    assert all((given.pixels == image).all() for given in images)
+    assert {given.frame_id for given in images} == {"head_camera"}
+    assert min(gaps(images)) >= 1 / 40 - 1e-3
+    assert made.counters.frames == len(images)
 
 
 @pytest.fixture
 def video(tmp_path):
-    """Ten pictures at 50 Hz that grow brighter."""
+    """Ten images at 50 Hz that grow brighter."""
     path = tmp_path / "video.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 50.0, (WIDTH, HEIGHT))
     if not writer.isOpened():
@@ -85,33 +85,33 @@ def video(tmp_path):
 
 
 def test_a_video_is_played_at_its_own_speed_and_again_from_its_start(video):
-    made, pictures, reports = make(video, rate=100.0)
+    made, images, reports = make(video, rate=100.0)
     made.start()
-    until(lambda: len(pictures) >= 25)
+    until(lambda: len(images) >= 25)
     stop_quickly(made)
-    numbers = [round(float(image.mean()) / 20) for _, image in pictures]
+    numbers = [round(float(image.pixels.mean()) / 20) for image in images]
     assert numbers == [number % 10 for number in range(len(numbers))]
-    within = np.array(gaps(pictures[:10]))
+    within = np.array(gaps(images[:10]))
     assert np.median(within) == pytest.approx(0.02, abs=0.006)
     assert len(reports) == 1  # nothing is said when it begins again
     assert f"{WIDTH}x{HEIGHT}" in reports[0]
     assert made.counters.reconnects == 0
 
 
-def test_of_a_fast_video_no_more_pictures_are_given_on_than_asked_for(video):
-    made, pictures, _ = make(video, rate=10.0)
+def test_of_a_fast_video_no_more_images_are_given_on_than_asked_for(video):
+    made, images, _ = make(video, rate=10.0)
     made.start()
-    until(lambda: len(pictures) >= 5)
+    until(lambda: len(images) >= 5)
     stop_quickly(made)
-    assert np.median(gaps(pictures)) == pytest.approx(0.1, abs=0.03)
+    assert np.median(gaps(images)) == pytest.approx(0.1, abs=0.03)
 
 
 def test_a_missing_device_is_reported_and_tried_again_ever_later(tmp_path, short_waits):
-    made, pictures, reports = make(tmp_path / "no-such-camera")
+    made, images, reports = make(tmp_path / "no-such-camera")
     made.start()
     until(lambda: len(reports) >= 4)
     stop_quickly(made)
-    assert pictures == []
+    assert images == []
     assert made.counters.reconnects == len(reports)
     for report, wait in zip(reports, ("0.02", "0.04", "0.08", "0.08"), strict=False):
         assert report.endswith(f"cannot be opened; next attempt in {wait} s")
@@ -126,18 +126,18 @@ def test_stop_is_quick_while_waiting_for_the_device(tmp_path, monkeypatch):
     stop_quickly(made)
 
 
-def test_a_picture_that_is_none_is_reported(tmp_path, short_waits):
+def test_an_image_that_is_none_is_reported(tmp_path, short_waits):
     path = tmp_path / "broken.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
-    made, pictures, reports = make(path)
+    made, images, reports = make(path)
     made.start()
     until(lambda: len(reports) >= 2)
     stop_quickly(made)
-    assert pictures == []
+    assert images == []
 
 
 class StubCapture:
-    """A camera of 100 Hz; ``lives`` says how many pictures each opening gives, 0 that it cannot be opened."""
+    """A camera of 100 Hz; ``lives`` says how many images each opening gives, 0 that it cannot be opened."""
 
     lives: list[int] = []  # noqa: RUF012
     opened: list = []  # noqa: RUF012
@@ -183,9 +183,9 @@ def capture(monkeypatch):
 
 def test_a_camera_that_dies_is_reported_and_opened_again(capture, short_waits, monkeypatch):
     monkeypatch.setattr(capture, "lives", [0, 5, 0, 0])
-    made, pictures, reports = make("0", rate=1000.0)
+    made, images, reports = make("0", rate=120.0)
     made.start()
-    until(lambda: len(pictures) >= 12)
+    until(lambda: len(images) >= 12)
     stop_quickly(made)
     assert [report.split("; ")[0] for report in reports] == [
         "camera 0 cannot be opened",
@@ -208,17 +208,29 @@ def test_a_camera_that_dies_is_reported_and_opened_again(capture, short_waits, m
 
 @pytest.mark.parametrize(("size", "height"), [((0, 0), 10), ((640, 480), 480)])
 def test_the_size_is_asked_for_if_one_is_wanted(capture, size, height):
-    made, pictures, _ = make("/dev/video7", 1000.0, *size)
+    made, images, _ = make("/dev/video7", 120.0, *size)
     made.start()
-    until(lambda: pictures)
+    until(lambda: images)
     stop_quickly(made)
     assert capture.opened == ["/dev/video7"]
-    assert pictures[0][1].shape[0] == height
+    assert images[0].pixels.shape[0] == height
 
 
-def test_of_a_fast_camera_no_more_pictures_are_given_on_than_asked_for(capture):
-    made, pictures, _ = make("0", rate=20.0)
+def test_of_a_fast_camera_no_more_images_are_given_on_than_asked_for(capture):
+    made, images, _ = make("0", rate=20.0)
     made.start()
-    until(lambda: len(pictures) >= 8)
+    until(lambda: len(images) >= 8)
     stop_quickly(made)
-    assert np.mean(gaps(pictures)) == pytest.approx(0.05, abs=0.015)
+    assert np.mean(gaps(images)) == pytest.approx(0.05, abs=0.015)
+
+
+def test_a_rate_that_changes_counts_at_once(capture):
+    made, images, _ = make("0", rate=100.0)
+    made.start()
+    until(lambda: len(images) >= 5)
+    made._config.rate = 10.0
+    before = len(images)
+    until(lambda: len(images) >= before + 5)
+    stop_quickly(made)
+    assert np.mean(gaps(images[before + 1 :])) == pytest.approx(0.1, abs=0.02)
+    assert {given.frame_id for given in images} == {"head_camera"}

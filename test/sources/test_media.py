@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from synctva_ros.events import NANOSECONDS, AudioChunk
-from synctva_ros.sources.media import MediaFile, Picture
+from synctva_ros.events import NANOSECONDS, AudioChunk, Image
+from synctva_ros.sources.media import MediaFile
 from synctva_ros.sources.microphone import SourceError
 
 av = pytest.importorskip("av")
@@ -29,24 +29,24 @@ def tone(rate=16000, channels=1, seconds=SECONDS):
 
 
 def frame_number(image):
-    """What ``write`` made the picture's brightness of."""
+    """What ``write`` made the image's brightness of."""
     return image[:, :, 1].astype(float).mean()
 
 
 def write(
     path, sound=None, rate=16000, codec="pcm_s16le", fps=FPS, seconds=SECONDS, video="mpeg4", offset=0.0, **options
 ):
-    """Write sound ``[n, channels]`` and, if ``video`` names a codec, pictures that grow brighter."""
+    """Write sound ``[n, channels]`` and, if ``video`` names a codec, images that grow brighter."""
     with av.open(str(path), "w", options=options) as out:
-        pictures = speech = None
+        video_stream = speech = None
         if sound is not None:
             layout = "mono" if sound.shape[1] == 1 else "stereo"
             speech = out.add_stream(codec, rate=rate, layout=layout)
         if video:
-            pictures = out.add_stream(video, rate=fps, width=WIDTH, height=HEIGHT, pix_fmt="yuv420p")
-            pictures.bit_rate = 2_000_000
+            video_stream = out.add_stream(video, rate=fps, width=WIDTH, height=HEIGHT, pix_fmt="yuv420p")
+            video_stream.bit_rate = 2_000_000
             if video == "mpeg4":
-                pictures.codec_context.gop_size = 5
+                video_stream.codec_context.gop_size = 5
         packets = []
         if speech is not None:
             resampler = av.AudioResampler(format=speech.codec_context.format, layout=layout, rate=rate, frame_size=1024)
@@ -54,13 +54,13 @@ def write(
             frame.sample_rate, frame.pts, frame.time_base = rate, round(offset * rate), Fraction(1, rate)
             for part in [*resampler.resample(frame), *resampler.resample(None), None]:
                 packets += speech.encode(part)
-        if pictures is not None:
+        if video_stream is not None:
             for number in range(round(seconds * fps)):
                 image = np.full((HEIGHT, WIDTH, 3), 4 * (number % 60), np.uint8)
                 frame = av.VideoFrame.from_ndarray(image, format="bgr24")
                 frame.pts, frame.time_base = number + round(offset * fps), Fraction(1, fps)
-                packets += pictures.encode(frame)
-            packets += pictures.encode()
+                packets += video_stream.encode(frame)
+            packets += video_stream.encode()
         for packet in sorted(packets, key=lambda packet: float((packet.dts or 0) * packet.time_base)):
             out.mux(packet)
     return path
@@ -86,8 +86,8 @@ def sound_of(items):
     return np.concatenate([chunk.samples for chunk in chunks])
 
 
-def pictures_of(items):
-    return [item for item in items if isinstance(item, Picture)]
+def images_of(items):
+    return [item for item in items if isinstance(item, Image)]
 
 
 # --- sound
@@ -133,61 +133,66 @@ def test_chunks_are_as_long_as_asked(tmp_path):
     assert [len(item.samples) for item in items] == [1600] * 20 + [0]
 
 
-def test_playing_again_gives_the_same(tmp_path):
-    media = MediaFile(write(tmp_path / "a.mkv", tone()))
-    first, second = list(media.play(T0)), list(media.play(T0))
+def test_playing_again_gives_the_same_as_another_stream(tmp_path):
+    media = MediaFile(write(tmp_path / "a.mkv", tone()), frame_id="head")
+    first = list(media.play(T0))
+    assert {item.stream_id for item in first if isinstance(item, AudioChunk)} == {media.stream_id}
+    second = list(media.play(T0))
+    assert {item.stream_id for item in second if isinstance(item, AudioChunk)} == {media.stream_id}
+    assert first[-1].stream_id != second[-1].stream_id
+    assert {item.frame_id for item in first + second} == {"head"}
     assert [item.stamp for item in first] == [item.stamp for item in second]
     np.testing.assert_array_equal(sound_of(first), sound_of(second))
 
 
-# --- pictures
+# --- images
 
 
-def test_without_sound_there_are_pictures_and_a_warning(tmp_path):
+def test_without_sound_there_are_images_and_a_warning(tmp_path):
     media, items, warnings = play(write(tmp_path / "a.mp4"))
-    assert len(items) == len(pictures_of(items)) == 20
+    assert len(items) == len(images_of(items)) == 20
     assert not media.has_audio
     assert len(warnings) == 1
     assert "no sound" in warnings[0]
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mkv", "pcm_s16le"), ("a.mp4", "aac"), ("a.avi", "pcm_s16le")])
-def test_sound_and_pictures_come_in_the_order_of_time(tmp_path, name, codec):
+def test_sound_and_images_come_in_the_order_of_time(tmp_path, name, codec):
     media, items, warnings = play(write(tmp_path / name, tone(48000), 48000, codec))
     assert media.has_audio
     assert media.has_video
     stamps = [item.stamp for item in items]
     assert stamps[:-1] == sorted(stamps[:-1])
-    pictures = pictures_of(items)
-    assert len(pictures) == 20
-    for number, picture in enumerate(pictures):
-        assert (picture.stamp - T0) / NANOSECONDS == pytest.approx(0.1 * number, abs=0.06)
-        assert picture.image.shape == (HEIGHT, WIDTH, 3)
-        assert picture.image.dtype == np.uint8
-        true = round((picture.stamp - T0) / NANOSECONDS * FPS)
-        assert frame_number(picture.image) == pytest.approx(4 * true, abs=6)
+    images = images_of(items)
+    assert len(images) == 20
+    for number, image in enumerate(images):
+        assert (image.stamp - T0) / NANOSECONDS == pytest.approx(0.1 * number, abs=0.06)
+        assert image.pixels.shape == (HEIGHT, WIDTH, 3)
+        assert image.pixels.dtype == np.uint8
+        true = round((image.stamp - T0) / NANOSECONDS * FPS)
+        assert frame_number(image.pixels) == pytest.approx(4 * true, abs=6)
     sound_of(items)
     assert warnings == []
 
 
 @pytest.mark.parametrize("rate", [1.0, 7.0, 25.0, 60.0])
-def test_there_are_no_more_pictures_than_asked_for(tmp_path, rate):
+def test_there_are_no_more_images_than_asked_for(tmp_path, rate):
     path = write(tmp_path / "a.mkv", tone())
-    pictures = pictures_of(play(path, video_rate=rate)[1])
-    assert len(pictures) == pytest.approx(SECONDS * min(rate, FPS), abs=1)
-    gaps = [(after.stamp - before.stamp) / NANOSECONDS for before, after in pairwise(pictures)]
+    images = images_of(play(path, video_rate=rate)[1])
+    assert len(images) == pytest.approx(SECONDS * min(rate, FPS), abs=1)
+    gaps = [(after.stamp - before.stamp) / NANOSECONDS for before, after in pairwise(images)]
     assert min(gaps) > 1 / min(rate, FPS) - 1.1 / FPS
 
 
-def test_pictures_can_be_left_out(tmp_path):
-    assert pictures_of(play(write(tmp_path / "a.mkv", tone()), video_rate=0.0)[1]) == []
+def test_images_can_be_left_out(tmp_path):
+    assert images_of(play(write(tmp_path / "a.mkv", tone()), video_rate=0.0)[1]) == []
 
 
-def test_the_end_comes_last_also_when_there_are_pictures_after_the_sound(tmp_path):
+def test_the_end_comes_last_also_when_there_are_images_after_the_sound(tmp_path):
     _, items, warnings = play(write(tmp_path / "a.mkv", tone(seconds=0.5)))
     assert items[-1].end_of_stream
     assert len(sound_of(items)) == 8000
-    assert len(pictures_of(items)) == 20
+    assert len(images_of(items)) == 20
     assert warnings == []
 
 
@@ -202,7 +207,7 @@ def test_a_file_that_does_not_begin_at_zero_begins_at_the_origin(tmp_path):
     with av.open(str(path)) as container:
         assert container.start_time == pytest.approx(5_000_000, abs=50_000)
     _, items, _ = play(path)
-    for kind in (AudioChunk, Picture):
+    for kind in (AudioChunk, Image):
         first = next(item for item in items if isinstance(item, kind))
         assert first.stamp == pytest.approx(T0, abs=0.05 * NANOSECONDS)
     assert len(sound_of(items)) == 32000
@@ -247,7 +252,7 @@ def test_a_video_filmed_sideways_comes_out_upright(tmp_path, turn):
     one = 1 << 16
     data[at : at + 36] = struct.pack(">9i", cosine * one, sine * one, 0, -sine * one, cosine * one, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
-    shown = pictures_of(play(path)[1])[0].image[:, :, 0].astype(float)
+    shown = images_of(play(path)[1])[0].pixels[:, :, 0].astype(float)
     bright = {
         0: shown[: HEIGHT // 4].mean(),
         90: shown[:, -HEIGHT // 4 :].mean(),
@@ -298,7 +303,7 @@ def test_of_a_file_that_is_cut_off_the_rest_is_played_with_a_warning(tmp_path, n
     assert len(warnings) >= 1
     assert all(str(path) in warning for warning in warnings)
     if video:
-        assert 10 < len(pictures_of(items)) < 38
+        assert 10 < len(images_of(items)) < 38
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.wav", "pcm_s16le"), ("a.mp3", "libmp3lame")])

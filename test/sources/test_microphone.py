@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synctva_ros import config
 from synctva_ros.events import NANOSECONDS
 from synctva_ros.sources import microphone
 from synctva_ros.sources.backoff import Backoff
@@ -125,12 +126,16 @@ class StubStream:
         self.active = self._module.hangs
 
 
-def make(monkeypatch, module, device="", channels=1, on_chunk=None, backoff=0.02):
+def make(monkeypatch, module, device="", channels=1, on_chunk=None, backoff=0.02, frame_id="microphone"):
     monkeypatch.setattr(microphone, "load_sounddevice", lambda: module)
     monkeypatch.setattr(microphone, "Backoff", lambda stop: Backoff(stop, backoff, 8 * backoff))
     chunks, reports = [], []
     made = Microphone(
-        device, RATE, channels, CHUNK, lambda: NOW, on_chunk or chunks.append, reports.append, reports.append
+        config.Microphone(device, RATE, channels, CHUNK, frame_id),
+        clock=lambda: NOW,
+        on_chunk=on_chunk or chunks.append,
+        log=reports.append,
+        warn=reports.append,
     )
     return made, chunks, reports
 
@@ -181,10 +186,11 @@ def test_the_device_is_asked_for_by_index_or_name(monkeypatch, given, asked):
 def test_a_device_that_dies_comes_back_as_a_new_stream(monkeypatch, hangs):
     monkeypatch.setattr(microphone, "SILENT_AFTER", 0.2 if hangs else 60.0)
     module = StubSoundDevice([5, 10**9], hangs)
-    mic, chunks, reports = make(monkeypatch, module)
+    mic, chunks, reports = make(monkeypatch, module, frame_id="head_microphone")
     mic.start()
     until(lambda: len({chunk.stream_id for chunk in chunks}) == 2)
     mic.stop()
+    assert {chunk.frame_id for chunk in chunks} == {"head_microphone"}
     first = [chunk for chunk in chunks if chunk.stream_id == chunks[0].stream_id]
     second = chunks[len(first) :]
     assert [chunk.sequence for chunk in first] == [0, 1, 2, 3, 4, 5]
