@@ -24,7 +24,7 @@ class Encoding(Transform[E, Evidence], Generic[E]):
 
     def answer(self, event: E, result: Evidence) -> Iterator[Evidence]:
         """What was found, of what is over or not."""
-        yield replace(result, is_final=event.is_final)
+        yield replace(result, end=event.end, is_final=event.is_final)
 
     def encoded(self, event: E, encode: Callable[[], FloatArray | None]) -> Evidence:
         """What ``encode`` gives for the event, and how long it took."""

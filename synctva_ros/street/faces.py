@@ -71,7 +71,12 @@ class FacesStage(Stage):
         height, width = pixels.shape[:2]
         found = self._tracker.observe(event.stamp, pixels)
         self._in_view = len(found)
-        expressions = self._expressions(found)
+        try:
+            expressions = self._expressions(found)
+            self.succeeded()
+        except Exception as error:  # where the faces are is worth knowing all the same
+            self.report(error)
+            expressions = {}
         faces = tuple(_face(tracked, expressions.get(number), width, height) for number, tracked in enumerate(found))
         spent = time.perf_counter() - begun
         return iter([Faces(event.stamp, True, faces, height, width, self.encoder.name, spent, event.frame_id)])
@@ -93,11 +98,7 @@ class FacesStage(Stage):
         readable = [number for number, face in enumerate(found) if face.quality >= LEAST_QUALITY][:MOST_EXPRESSIONS]
         if not readable:
             return {}
-        try:
-            return dict(zip(readable, self.encoder.encode([found[number].crop for number in readable]), strict=True))
-        except Exception as error:  # where the faces are is worth knowing all the same
-            self.report(error)
-            return {}
+        return dict(zip(readable, self.encoder.encode([found[number].crop for number in readable]), strict=True))
 
 
 def _face(tracked: TrackedFace, expression: FloatArray | None, width: int, height: int) -> Face:

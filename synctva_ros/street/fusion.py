@@ -62,7 +62,8 @@ class FusionStage(Join[Utterance]):
         self._config = config
         # By utterance and modality, and by the end of what it is of [ns]; None: of the final utterance.
         self._evidence: OrderedDict[tuple[str, str, int | None], Evidence] = OrderedDict()
-        self._reports: deque[Faces] = deque(maxlen=MOST_REPORTS)
+        self._encoders = {"text": config.text_encoder, "audio": config.audio_encoder}
+        self._reports: deque[Faces] = deque()  # by their stamps
         self.counts.update({"utterances": 0, "without words in time": 0})
 
     def reset(self) -> None:
@@ -80,8 +81,12 @@ class FusionStage(Join[Utterance]):
             return
         if self._reports and event.stamp < self._reports[-1].stamp - STOPPED:
             self._reports.clear()  # the clock was set back, or a recording is played again
-        self._reports.append(event)
-        while self._reports[0].stamp < event.stamp - self._config.face_memory * NANOSECONDS:
+        place = len(self._reports)
+        while place and self._reports[place - 1].stamp > event.stamp:
+            place -= 1
+        self._reports.insert(place, event)
+        oldest = self._reports[-1].stamp - self._config.face_memory * NANOSECONDS
+        while len(self._reports) > MOST_REPORTS or self._reports[0].stamp < oldest:
             self._reports.popleft()
 
     def missing(self, ticket: Ticket[Utterance]) -> float:
@@ -90,24 +95,22 @@ class FusionStage(Join[Utterance]):
         if utterance.ended_by == EndedBy.SPEAKING and not utterance.is_final:
             return 0.0
         wait = 0.0
-        for modality in MODALITIES[:2]:
-            if self._told(utterance, modality) is None and self.expects(modality):
-                wait = self._config.transcript_timeout
+        if any(self._is_awaited(utterance, modality) for modality in self._encoders):
+            wait = self._config.transcript_timeout
         return max(wait, FACE_TIMEOUT if self._is_behind(utterance.end) else 0.0)
 
     def join(self, event: Utterance) -> Features:
         """Put together what is there; a modality without evidence is missing."""
-        told = {modality: self._told(event, modality) for modality in MODALITIES[:2]}
+        words, voice = (self._told(event, modality) for modality in self._encoders)
         if event.is_final:
             self.counts["utterances"] += 1
-            if told["text"] is None and self.expects("text"):
+            if self._is_awaited(event, "text"):
                 self.counts["without words in time"] += 1
                 self.log.warning(
                     f"no transcript of {event.utterance_id} within {self._config.transcript_timeout:g} s; it goes on "
                     "without words"
                 )
         seen = self._look(event)
-        words, voice = told["text"], told["audio"]
         work = {} if words is None else dict(words.work)
         work |= {} if voice is None else voice.work
         work |= {} if seen.vector is None else {"vision": seen.duration}
@@ -146,6 +149,10 @@ class FusionStage(Join[Utterance]):
         """Let go of what it consisted of."""
         for key in [key for key in self._evidence if key[0] == identity]:
             del self._evidence[key]
+
+    def _is_awaited(self, utterance: Utterance, modality: str) -> bool:
+        """Whether a modality that is encoded here may still come."""
+        return bool(self._encoders[modality]) and self._told(utterance, modality) is None and self.expects(modality)
 
     def _told(self, utterance: Utterance, modality: str) -> Evidence | None:
         final = self._evidence.get((utterance.utterance_id, modality, None))

@@ -13,7 +13,9 @@ from synctva_ros.events import Image
 
 #: Images that wait to be looked at.
 IMAGES = 4
-#: Events that are neither images nor final utterances, such as reports of faces.
+#: Utterances of which something partial waits.
+PARTIAL = 64
+#: Events that are neither images nor about an utterance, such as reports of faces.
 OTHERS = 1000
 
 
@@ -29,9 +31,10 @@ class Inbox:
     """A bounded queue with the street's rules; it may be filled and emptied by different threads.
 
     - A partial event takes the place of an older one of the same type and utterance; so does the final one.
-    - Final events are never refused, and leave in the order in which they came. When ``size`` wait, one that comes is
-      kept without what takes memory, to be answered without work.
-    - Of more than four images the oldest is dropped, and of more than 1000 other events.
+    - Final events are never refused or dropped, and leave in the order in which they came. When ``size`` utterances
+      wait, one that comes is kept without what takes memory, to be answered without work.
+    - Of more than four images the oldest is dropped, and so it is of partial events of more than 64 utterances, and of
+      more than 1000 other events.
 
     Args:
         size: final events that may wait to be worked on.
@@ -42,7 +45,8 @@ class Inbox:
         self._queue: deque[Waiting] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        #: How many events were ``shed`` (final ones), ``skipped`` (images) or ``lost`` (others).
+        #: How many events were ``shed`` (final ones), ``skipped`` (images) or ``lost`` (others); a partial one in whose
+        #: place another one came is none of them.
         self.counts: Counter[str] = Counter(shed=0, skipped=0, lost=0)
 
     @property
@@ -60,13 +64,11 @@ class Inbox:
             shed = _is_utterance(event) and event.is_final and self._finals() >= self._size
             if shed:
                 self.counts["shed"] += 1
-            elif isinstance(event, Image):
-                if sum(isinstance(old.event, Image) for old in self._queue) >= IMAGES:
-                    self._drop(lambda old: isinstance(old, Image), most=1)
-                    self.counts["skipped"] += 1
-            elif not _is_utterance(event) and len(self._queue) >= self._size + OTHERS:
-                self._drop(lambda old: type(old) is type(event), most=1)
-                self.counts["lost"] += 1
+            elif (bound := _bound(event)) is not None:
+                count, most = bound
+                if sum(_bound(old.event) == bound for old in self._queue) >= most:
+                    self._drop(lambda old: _bound(old) == bound, most=1)
+                    self.counts[count] += 1
             self._queue.append(Waiting(event.stripped() if shed else event, shed))
             self._changed.notify()
             return not shed
@@ -106,6 +108,15 @@ class Inbox:
             else:
                 kept.append(old)
         self._queue = kept
+
+
+def _bound(event: Any) -> tuple[str, int] | None:
+    """How an event that is dropped is counted, and how many of its kind may wait; None: it is never dropped."""
+    if isinstance(event, Image):
+        return "skipped", IMAGES
+    if not hasattr(event, "is_final"):
+        return "lost", OTHERS
+    return None if event.is_final else ("lost", PARTIAL)
 
 
 def _is_utterance(event: Any) -> bool:

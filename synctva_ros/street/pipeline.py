@@ -75,9 +75,9 @@ class Pipeline:
 
     def _timed(self, event: Any, stage: str) -> Any:
         """Add the stage's share of the time since the end of speech; the last one adds the total, their sum."""
-        before = sum(event.durations.values())
         total = (self._clock() - event.end) / NANOSECONDS
-        durations = event.durations | {stage: total - before}
+        durations = {name: share for name, share in event.durations.items() if name != "total"}
+        durations[stage] = total - sum(durations.values())
         if isinstance(event, Emotion):
             durations["total"] = total
         return replace(event, durations=durations)
@@ -91,7 +91,7 @@ class Host:
         pipeline: driven by the thread alone from now on.
         give: called with each event that leaves a stage, on the thread.
         size: utterances that may wait, see :class:`~synctva_ros.street.inbox.Inbox`.
-        on_error: called with what ``give`` raised.
+        on_error: called with what ``give`` raised, or a stage although it must not.
         prepare: called once on the thread before the first event (per-thread settings of libraries).
     """
 
@@ -132,8 +132,11 @@ class Host:
                 self._pass_on(self._pipeline.advance(time.monotonic()))
 
     def _pass_on(self, events: Iterator[Any]) -> None:
-        for event in events:
-            try:
-                self._give(event)
-            except Exception as error:  # what cannot be given out must not keep back what comes after it
-                self._on_error(error)
+        try:
+            for event in events:
+                try:
+                    self._give(event)
+                except Exception as error:  # what cannot be given out must not keep back what comes after it
+                    self._on_error(error)
+        except Exception as error:  # a stage that raises all the same must not end the thread
+            self._on_error(error)

@@ -51,6 +51,10 @@ class UtteranceEvent(Protocol):
         """Which one."""
 
     @property
+    def end(self) -> int:
+        """Until when it tells of it [ns]."""
+
+    @property
     def is_final(self) -> bool:
         """Whether no other event of its type follows for this utterance."""
 
@@ -99,8 +103,6 @@ class Stage(ABC):
             return
         try:
             answers = list(self.without(event) if shed else self.process(event))
-            if not shed:
-                self._failure = ""
         except Exception as error:  # whatever it is, the next event has a right to be worked on
             self.report(error, "" if identity is None else f" on utterance {identity}")
             answers = list(self.without(event))
@@ -151,6 +153,10 @@ class Stage(ABC):
             return False
         return event.utterance_id in self._over
 
+    def succeeded(self) -> None:
+        """What can fail did not; nothing stands in the way any more."""
+        self._failure = ""
+
     def report(self, error: Exception, what: str = "") -> None:
         """Say that something failed, with where; it stands in the state until something succeeds.
 
@@ -176,6 +182,11 @@ class Transform(Stage, Generic[E, R]):
         super().__init__(log)
         self._ahead: OrderedDict[str, tuple[E, R]] = OrderedDict()
 
+    def reset(self) -> None:
+        """Forget what was computed ahead."""
+        super().reset()
+        self._ahead.clear()
+
     def process(self, event: E) -> Iterable[Any]:
         """Work, unless that has been done ahead, and answer."""
         done = self._ahead.pop(event.utterance_id, None)
@@ -183,6 +194,7 @@ class Transform(Stage, Generic[E, R]):
             result = done[1]
         elif self.is_wanted(event):
             result = self.work(event)
+            self.succeeded()
         else:
             return ()
         if not event.is_final:
@@ -311,7 +323,9 @@ class Join(Stage, Generic[E]):
     def _joined(self, ticket: Ticket[E]) -> Any:
         if not ticket.shed:
             try:
-                return self.join(ticket.event)
+                joined = self.join(ticket.event)
+                self.succeeded()
+                return joined
             except Exception as error:  # the utterances behind it have a right to leave
                 self.report(error, f" on utterance {ticket.event.utterance_id}")
         return self.nothing(ticket.event)

@@ -39,6 +39,7 @@ class TurnsStage(Stage):
         yield from self._endpointer.push(event)
         if event.end_of_stream:
             yield EndOfStream(event.stream_id)
+        self.succeeded()
 
     def is_over(self, event: Any) -> bool:
         """Chunks belong to no utterance."""
