@@ -171,7 +171,7 @@ def test_a_drawn_face_is_no_crash(tmp_path: Path) -> None:
 @needs(RAVDESS)
 def test_the_voice_of_people_who_were_never_heard(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra train is not installed")
-    from synctva_ros.training.voice_encoder import judge, read_clips
+    from synctva_ros.training.voice_encoder import predict, read_clips
 
     encoder = AudioEncoder()
     member = {speakers[0]: number for number, speakers in enumerate(encoder.training["unheard_speakers"])}
@@ -185,7 +185,7 @@ def test_the_voice_of_people_who_were_never_heard(tmp_path: Path) -> None:
     assert len({clip.speaker for clip in clips}) == len(member) >= 4
     assert len(clips) == len(rows) >= 200
     right = np.array(
-        [judge(encoder.network, member[clip.speaker], [clip.cut()])[0].argmax() == clip.label for clip in clips]
+        [predict(encoder.network, member[clip.speaker], [clip.cut()])[0].argmax() == clip.label for clip in clips]
     )
     labels = np.array([clip.label for clip in clips])
     recall = np.mean([right[labels == label].mean() for label in range(len(EMOTIONS))])
@@ -195,15 +195,15 @@ def test_the_voice_of_people_who_were_never_heard(tmp_path: Path) -> None:
 @needs(FER2013)
 def test_faces_that_were_never_seen(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra train is not installed")
-    from synctva_ros.training.face_encoder import read_pictures
+    from synctva_ros.training.face_encoder import read_images
 
-    pictures, labels = read_pictures(FER2013)
+    images, labels = read_images(FER2013)
     rows = np.arange(1, len(labels), 12)  # odd: the network on top is not trained on these either
     recognizer = Recognizer("v", cropped_faces=True)
     right = []
     for row in rows:
         path = tmp_path / f"{row}.png"
-        cv2.imwrite(str(path), pictures[row, 0].numpy())
+        cv2.imwrite(str(path), images[row, 0].numpy())
         (line,) = recognizer.recognize(path)
         right.append(line["label"] == EMOTIONS[labels[row]])
     assert len(right) >= 299

@@ -1,4 +1,4 @@
-"""What a text encoder was fine-tuned to, as a low-rank difference to its model, above :mod:`synctva_ros.weights.files`.
+"""What fine-tuning changed in a text encoder, as a low-rank difference; above :mod:`synctva_ros.weights.files`.
 
 ``model.json`` also holds ``base``, the encoder that the difference belongs to (``TextEncoder.base``), and its ``rank``.
 """

@@ -28,7 +28,7 @@ class AudioEncoder:
     """What our voice network (:mod:`.voice_network`) makes of an utterance.
 
     Its vector holds the logarithm of each class's probability, averaged over the network's members, relative to the
-    mean over the classes: 0 everywhere means that the voice tells nothing.
+    mean over the classes: 0 everywhere means that the voice says nothing.
     """
 
     modality: ClassVar[str] = "audio"

@@ -1,4 +1,4 @@
-"""The network that reads an expression off a picture of a face."""
+"""The network that recognises an expression in an image of a face."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from synctva_ros.encoders.residual import ResidualBlock
 
-#: Side of the pictures, in pixels: that of FER2013.
+#: Side of the images, in pixels: that of FER2013.
 SIDE = 48
 
 
@@ -31,9 +31,9 @@ class FaceNetworkConfig:
 
 
 class FaceNetwork(nn.Module):
-    r"""A residual network (He et al., https://arxiv.org/abs/1512.03385) for grey pictures of 48 by 48 pixels.
+    r"""A residual network (He et al., https://arxiv.org/abs/1512.03385) for grey images of 48 by 48 pixels.
 
-    Three stages of 24, 12 and 6 pixels, the mean over the last one's pixels, and a linear layer. Every picture is
+    Three stages of 24, 12 and 6 pixels, the mean over the last one's pixels, and a linear layer. Every image is
     brought to mean 0 and deviation 1 first, so that light and contrast of the camera do not matter.
     """
 
@@ -58,14 +58,14 @@ class FaceNetwork(nn.Module):
         self.head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(channels, config.classes))
         self.width = channels
 
-    def embed(self, pictures: Tensor) -> Tensor:
-        """Appearance ``[n, width]`` of grey pictures ``[n, 1, h, w]``; any scale of values, any size from 32 pixels."""
-        centred = pictures - pictures.mean(dim=(1, 2, 3), keepdim=True)
+    def embed(self, images: Tensor) -> Tensor:
+        """Vectors ``[n, width]`` of grey images ``[n, 1, h, w]``; any scale of values, any size from 32 pixels."""
+        centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
         deviation = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        appearance: Tensor = self.body(centred / deviation.clamp_min(1e-3))
-        return appearance
+        vectors: Tensor = self.body(centred / deviation.clamp_min(1e-3))
+        return vectors
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Logits ``[n, classes]`` of grey pictures ``[n, 1, h, w]``."""
-        logits: Tensor = self.head(self.embed(pictures))
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``[n, classes]`` of grey images ``[n, 1, h, w]``."""
+        logits: Tensor = self.head(self.embed(images))
         return logits

@@ -22,9 +22,9 @@ class TextEncoder:
     """A sentence encoder (Reimers and Gurevych 2019) with the layers below its last: ``width`` is 3 times its own.
 
     The vector is, one after the other, the mean over the tokens of the input embeddings, of the middle layer, and the
-    sentence vector (mean or CLS pooling of the last layer, unit length). Sentence encoders are trained to tell topics
-    apart, and their last layer forgets which words were said, and with them much of the feeling; the layers below do
-    not.
+    sentence vector (mean or CLS pooling of the last layer, unit length). Sentence encoders are trained to separate
+    topics, and their last layer forgets which words were said, and with them much of the emotion; the layers below
+    do not.
 
     It reads the files of a sentence-transformers model through ``transformers`` alone: the vectors are the same, and
     the program starts sooner because scikit-learn and SciPy are not imported.

@@ -1,4 +1,4 @@
-"""The network that hears an emotion in a voice."""
+"""The network that recognises an emotion in a voice."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ class LogMel(nn.Module):
 
 
 class SpectrumNetwork(nn.Module):
-    """A residual network over the log-mel picture, pooled over time with attention.
+    """A residual network over the log-mel spectrogram, pooled over time with attention.
 
-    Pooled are mean and deviation of each channel, weighted with how much each moment tells (attentive statistics,
+    Pooled are mean and deviation of each channel, weighted with how informative each moment is (attentive statistics,
     Okabe et al., https://arxiv.org/abs/1803.10963), so an utterance may have any length.
     """
 
@@ -107,7 +107,7 @@ class SpectrumNetwork(nn.Module):
         self.head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(2 * config.summary, config.classes))
 
     def forward(self, mel: Tensor, there: Tensor) -> Tensor:
-        """Logits ``[n, classes]`` of log-mel pictures ``[n, 1, 64, frames]`` whose frames ``[n, frames]`` are there."""
+        """Logits ``[n, classes]`` of spectrograms ``[n, 1, 64, frames]`` whose frames ``[n, frames]`` are there."""
         moments = self.mix(self.body(self.stem(mel)).flatten(1, 2))
         kept = nn.functional.max_pool1d(there.unsqueeze(1).float(), _STRIDE, ceil_mode=True) > 0.0
         score = self.attention(moments).float().masked_fill(~kept, -1e9)
@@ -121,7 +121,7 @@ class SpectrumNetwork(nn.Module):
 class ProsodyNetwork(nn.Module):
     """One hidden layer over the acoustic functionals.
 
-    They hold what a picture of the spectrum shows badly: melody, rhythm, voice quality.
+    They hold what a spectrogram shows badly: melody, rhythm, voice quality.
     """
 
     mean: Tensor
@@ -169,7 +169,8 @@ class VoiceMember(nn.Module):
 class VoiceNetwork(nn.Module):
     """Several members, each trained without some of the speakers.
 
-    For a speaker of the training data the member that has never heard them tells what the network makes of strangers.
+    For a speaker of the training data the member that has never heard them gives what the network makes of held-out
+    speakers.
     """
 
     ARCHITECTURE: ClassVar[str] = "voice-residual"

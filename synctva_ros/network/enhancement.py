@@ -89,8 +89,8 @@ class MemoryState:
     speakers: Tensor
 
 
-class ConversationMemory(nn.Module):
-    r"""Two recurrent states: one of the whole conversation, one of the present speaker.
+class DialogueMemory(nn.Module):
+    r"""Two recurrent states: one of the whole dialogue, one of the present speaker.
 
     The cell is the gated recurrent unit (Cho et al., https://arxiv.org/abs/1406.1078). For utterance :math:`i` with
     input :math:`x_i` and the state :math:`s` that its dialogue, or its speaker, had before it:
@@ -125,7 +125,7 @@ class ConversationMemory(nn.Module):
             past: states before the first rows; None for empty ones. Speaker s of ``layout`` is column s.
 
         Returns:
-            The states of conversation and speaker after each utterance, ``[N, 2 d]``, and what is left at the end.
+            The states of dialogue and speaker after each utterance, ``[N, 2 d]``, and what is left at the end.
 
         Raises:
             ValueError: ``past`` is of another number of dialogues.
@@ -168,7 +168,7 @@ class ConversationMemory(nn.Module):
             past: states before, with a column for each speaker.
 
         Returns:
-            The states of conversation and speaker after the utterance, ``[B, 2 d]``, and all that is remembered.
+            The states of dialogue and speaker after the utterance, ``[B, 2 d]``, and all that is remembered.
         """
         return self._walk([linear(inputs) for linear in self.inputs], speaker.unsqueeze(1), past)
 
@@ -211,13 +211,13 @@ class Weighing(nn.Module):
 
 
 class DynamicEnhancement(nn.Module):
-    r"""Gated enhancement of one modality by the conversation so far.
+    r"""Gated enhancement of one modality by the dialogue so far.
 
     .. math::
         g_i &= \sigma(W_g [h_i; s_i] + b_g) \\
         e_i &= \mathrm{LayerNorm}\big(h_i + g_i \odot \mathrm{GELU}(W_e [h_i; s_i] + b_e)\big)
 
-    :math:`h_i` is the utterance in this modality and :math:`s_i` the memory of the conversation and of its speaker:
+    :math:`h_i` is the utterance in this modality and :math:`s_i` the memory of the dialogue and of its speaker:
     how much is added depends on both, per channel.
     """
 

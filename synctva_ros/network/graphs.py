@@ -41,8 +41,8 @@ class Turns:
     Attributes:
         index: (source, target) ``[2, E]``.
         type: index into ``EDGE_TYPES`` ``[E]``.
-        features: ``[E, 2]``: distance in turns as a share of the window; ``log(1 + seconds)`` of the silence or talk of
-            others between the two, 0 when they overlap.
+        features: ``[E, 2]``: distance in turns as a share of the window; ``log(1 + seconds)`` of the silence or speech
+            of others between the two, 0 when they overlap.
     """
 
     index: Tensor

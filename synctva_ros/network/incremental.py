@@ -1,7 +1,7 @@
-"""The causal network one utterance at a time, for B lines at once, at the same cost however long the talk has been.
+"""The causal network one utterance at a time, for B lines at once, at the same cost however long the dialogue is.
 
 A line is one course of a dialogue. What later turns need of the earlier ones is kept in a :class:`State` of fixed size:
-the conversation memory, and what each turn in the window sends along the edges of each graph in each round. So nothing
+the dialogue memory, and what each turn in the window sends along the edges of each graph in each round. So nothing
 of an earlier turn is computed twice, and with several rounds an edge carries what its turn sent when it was said.
 
 The formulas are those of the modules, whose ``step`` methods stand beside their ``forward``.
@@ -36,7 +36,7 @@ class State(NamedTuple):
     is out of reach, the mask is False, and nothing else is read.
 
     Attributes:
-        dialogue: memory of the conversation ``[B, d]``, of width 0 without a memory.
+        dialogue: memory of the dialogue ``[B, d]``, of width 0 without a memory.
         speakers: memory of each of the S speakers ``[B, S, d]``, of width 0 without a memory.
         sent: what the turns send, of each graph and round for its two modalities ``[B, W, graphs, layers, 2, d]``.
         mask: which modalities the turns have, bool ``[B, W, 3]``.
@@ -53,7 +53,7 @@ class State(NamedTuple):
 
 
 class Utterances(NamedTuple):
-    """The next utterance of each of B lines. Times are whole nanoseconds, which float32 seconds of a long talk are not.
+    """The next utterance of each of B lines. Times are whole nanoseconds; those of a long dialogue do not fit float32.
 
     Attributes:
         text: text vectors ``[B, widths[0]]``; also of width 0 where the network has none.

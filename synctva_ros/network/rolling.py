@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 LONGEST_CONTEXT = 5
 #: How many speakers are remembered of a dialogue, or as many as turns are kept if these are more.
 MOST_SPEAKERS = 16
-#: Longer than any talk, and still a difference of times that int64 holds [ns].
+#: Longer than any dialogue, and still a difference of times that int64 holds [ns].
 LONGEST_AGE = 1 << 62
 #: How often the network runs to warm up.
 WARM_UP_RUNS = 3
@@ -32,7 +32,7 @@ WARM_UP_RUNS = 3
 
 @dataclass(frozen=True, eq=False)
 class _Turn:
-    """What the network is told of an utterance.
+    """What the network gets of an utterance.
 
     Attributes:
         utterance_id: its id.
@@ -65,8 +65,8 @@ class _Course:
     """Where a dialogue stands; it is never changed, only followed by the next one.
 
     Attributes:
-        state: of the lines ``[1 + ghosts, ...]``: the dialogue, then the dialogue without its last turn, without the
-            one before that, and so on.
+        state: of the lines ``[1 + counterfactuals, ...]``: the dialogue, then the dialogue without its last turn,
+            without the one before that, and so on.
         turns: utterance id and end in ns of the turns that can be named as context, the latest first; None for one that
             is out of reach.
         speakers: column in the memory of each speaker, those who spoke last at the end.
@@ -159,13 +159,13 @@ class RollingDialogue:
         self._max_age = round(min(max_age * NANOSECONDS, LONGEST_AGE))
         self._pause = pause
         turns = min(max_turns - 1, model.config.window)
-        self._ghosts = min(turns, LONGEST_CONTEXT)
-        # A column is given away when all others have spoken since. A ghost has turns in its window of up to turns + 1
-        # back: with one column more the forgotten speaker has none in it.
+        self._counterfactuals = min(turns, LONGEST_CONTEXT)
+        # A column is given away when all others have spoken since. A counterfactual has turns in its window of up to
+        # turns + 1 back: with one column more the forgotten speaker has none in it.
         self._columns = max(MOST_SPEAKERS, turns + 2)
         with torch.inference_mode():
-            self._blank = _Course(blank(model.config, 1 + self._ghosts, self._columns, turns, self._device))
-            self._lines = _Lines(model, self._ghosts, self._device)
+            self._blank = _Course(blank(model.config, 1 + self._counterfactuals, self._columns, turns, self._device))
+            self._lines = _Lines(model, self._counterfactuals, self._device)
         self._step: Callable[[State, Utterances], tuple[Tensor, State]] = self._lines
         self._course = self._blank
 
@@ -350,7 +350,8 @@ class RollingDialogue:
         Args:
             turn: the utterance.
             course: what :meth:`_before` said.
-            heard: the lines' probabilities ``[1 + ghosts + M, C]`` and the next state; None: nothing was perceived.
+            heard: the lines' probabilities ``[1 + counterfactuals + M, C]`` and the next state; None: nothing was
+                perceived.
         """
         classes = len(self.labels)
         probabilities = np.full(classes, 1.0 / classes, dtype=np.float32)
@@ -361,13 +362,13 @@ class RollingDialogue:
             answers, state = heard
             probabilities = answers[0].numpy()
             own = self._model.config.modalities
-            by_turn, by_modality = distances(answers).split([self._ghosts, len(own)])
+            by_turn, by_modality = distances(answers).split([self._counterfactuals, len(own)])
             present = [m for m in own if turn.vectors[m] is not None]
             contributions[present] = shares(by_modality[[own.index(m) for m in present]], 1.0 / len(present)).numpy()
             named = [(back, old[0]) for back, old in enumerate(turns) if old is not None]
             weights = shares(by_turn[[back for back, _ in named]], 0.0).tolist()
             context = [(name, weight) for (_, name), weight in zip(named, weights, strict=True) if weight > 0.0]
-            turns = ((turn.utterance_id, turn.end), *turns)[: self._ghosts]
+            turns = ((turn.utterance_id, turn.end), *turns)[: self._counterfactuals]
         dialogue_id = course.dialogue_id or _dialogue_id(turn)
         estimate = Estimate(
             utterance_id=turn.utterance_id,
@@ -387,19 +388,20 @@ class RollingDialogue:
 
 
 class _Lines:
-    """One step of D dialogues, each in L = 1 + ghosts + M lines: as it is, its ghosts, and without each modality.
+    """One step of D dialogues, each in L = 1 + counterfactuals + M lines.
 
-    A ghost is the dialogue as if one of its last turns had never been.
+    They are the dialogue as it is, its counterfactuals, and the dialogue without each modality. A counterfactual is the
+    dialogue as if one of its last turns had never been.
     """
 
-    def __init__(self, model: SyncTVA, ghosts: int, device: torch.device) -> None:
+    def __init__(self, model: SyncTVA, counterfactuals: int, device: torch.device) -> None:
         own = model.config.modalities
         self._model = model
-        self._ghosts = ghosts
+        self._counterfactuals = counterfactuals
         # The lines without a modality of this utterance branch off from the dialogue as it is.
-        self._origin = torch.tensor([*range(1 + ghosts), *(0 for _ in own)], device=device)
+        self._origin = torch.tensor([*range(1 + counterfactuals), *(0 for _ in own)], device=device)
         kept = [
-            [line - 1 - ghosts != own.index(m) if m in own else True for m in range(len(MODALITIES))]
+            [line - 1 - counterfactuals != own.index(m) if m in own else True for m in range(len(MODALITIES))]
             for line in range(len(self._origin))
         ]
         self._kept = torch.tensor(kept, device=device)
@@ -408,14 +410,14 @@ class _Lines:
         """Take in an utterance of each dialogue.
 
         Args:
-            state: ``[D (1 + ghosts), ...]``.
+            state: ``[D (1 + counterfactuals), ...]``.
             spoken: ``[D, ...]``.
 
         Returns:
             The probabilities in the lines ``[D, L, C]``, and the next state.
         """
-        lines = len(self._origin)
-        old = State(*(tensor.unflatten(0, (-1, 1 + self._ghosts)) for tensor in state))
+        lines, count = len(self._origin), self._counterfactuals
+        old = State(*(tensor.unflatten(0, (-1, 1 + count)) for tensor in state))
         there = spoken.mask.unsqueeze(1)
         left = there & self._kept
         # Without its only modality there is no utterance: what is computed instead moves nothing.
@@ -427,9 +429,10 @@ class _Lines:
             repeated._replace(mask=mask.flatten(0, 1)),
         )
         new = State(*(tensor.unflatten(0, (-1, lines)) for tensor in after))
-        # Without this turn the dialogue is as it was. Each ghost's turn is one further back now; the last is dropped.
+        # Without this turn the dialogue is as it was. Each counterfactual's turn is one further back now; the last is
+        # dropped.
         followed = (
-            torch.cat([now[:, :1], was[:, :1], now[:, 1 : self._ghosts]], dim=1)[:, : 1 + self._ghosts].flatten(0, 1)
+            torch.cat([now[:, :1], was[:, :1], now[:, 1:count]], dim=1)[:, : 1 + count].flatten(0, 1)
             for now, was in zip(new, old, strict=True)
         )
         return self._model.probabilities(output).unflatten(0, (-1, lines)), State(*followed)
@@ -498,6 +501,6 @@ def _look_ahead(spoken: Sequence[tuple[RollingDialogue, _Turn]]) -> list[Ahead]:
 
 
 def _dialogue_id(first: _Turn) -> str:
-    """An id of nine characters that is the same when the same talk is replayed."""
+    """An id of nine characters that is the same when the same dialogue is replayed."""
     digest = hashlib.blake2s(f"{first.utterance_id} {first.start}".encode(), digest_size=4)
     return "d" + digest.hexdigest()

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from .enhancement import ConversationMemory, DynamicEnhancement, Layout, MemoryState, Projection, Weighing
+from .enhancement import DialogueMemory, DynamicEnhancement, Layout, MemoryState, Projection, Weighing
 from .fusion import CrossAttentionFusion
 from .graphs import CrossModalGraph, connect_turns
 
@@ -171,7 +171,7 @@ class SyncTVA(nn.Module):
         # One memory of what was, and with full context another of what will be.
         ways = (2 if config.context == "full" else 1) if enhanced and remembered else 0
         self.weighing = Weighing(len(modalities), hidden) if enhanced else None
-        self.memory = nn.ModuleList(ConversationMemory(len(modalities) * hidden, hidden) for _ in range(ways))
+        self.memory = nn.ModuleList(DialogueMemory(len(modalities) * hidden, hidden) for _ in range(ways))
         self.enhancement = nn.ModuleList(
             DynamicEnhancement(hidden, 2 * hidden * ways, dropout) for _ in modalities if enhanced
         )

@@ -37,7 +37,7 @@ def add_commands(commands: Any) -> None:
     )
     evaluate.add_argument("--split", required=True, metavar="NAME", help="reads CORPUS_NAME.jsonl and its vectors")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    evaluate.add_argument("--report", type=Path, metavar="FILE", help="write a page with pictures here (HTML)")
+    evaluate.add_argument("--report", type=Path, metavar="FILE", help="write a page with plots here (HTML)")
     evaluate.add_argument("--modalities", metavar="LETTERS", help="only these of those trained on: t, a, v")
     evaluate.set_defaults(handler=_evaluate)
 
@@ -56,7 +56,7 @@ def add_commands(commands: Any) -> None:
         "name of the folder that a file is in)",
     )
     score.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    score.add_argument("--report", type=Path, metavar="FILE", help="write a page with pictures here (HTML)")
+    score.add_argument("--report", type=Path, metavar="FILE", help="write a page with plots here (HTML)")
     score.set_defaults(handler=_score)
 
     ablate = commands.add_parser(
@@ -86,15 +86,15 @@ def add_commands(commands: Any) -> None:
     encoder = commands.add_parser(
         "train-encoder",
         help="train an encoder",
-        description="audio: our voice network on RAVDESS, judged on speakers that it did not hear. face: our face "
-        "network on FER2013. text: what MiniLM learns of feelings from DailyDialog and MELD, as a low-rank difference.",
+        description="audio: our voice network on RAVDESS, evaluated on held-out speakers. face: our face "
+        "network on FER2013. text: MiniLM fine-tuned on DailyDialog and MELD, as a low-rank difference.",
     )
     encoder.add_argument("encoder", choices=("audio", "face", "text"), help="which one")
     encoder.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data")
     encoder.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the weights")
     encoder.add_argument("--epochs", type=int, metavar="N", help="of audio and face; default as the shipped ones")
     encoder.add_argument("--seed", type=int, default=0)
-    encoder.add_argument("--report", type=Path, metavar="FILE", help="of audio and face: a page with pictures (HTML)")
+    encoder.add_argument("--report", type=Path, metavar="FILE", help="of audio and face: a page with plots (HTML)")
     encoder.set_defaults(handler=_train_encoder)
 
 
@@ -177,7 +177,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         arguments.json.write_text(json.dumps(found.summary, indent=2) + "\n", encoding="utf-8")
     if arguments.report is not None:
         write_page(found, arguments.run, arguments.corpus, arguments.split, arguments.report)
-        print(f"pictures: {arguments.report}")
+        print(f"plots: {arguments.report}")
 
 
 def _score(arguments: argparse.Namespace) -> None:
@@ -193,7 +193,7 @@ def _score(arguments: argparse.Namespace) -> None:
         arguments.json.write_text(json.dumps(reached, indent=2) + "\n", encoding="utf-8")
     if arguments.report is not None:
         write_page(found, arguments.recognised, arguments.report)
-        print(f"pictures: {arguments.report}")
+        print(f"plots: {arguments.report}")
 
 
 def _ablate(arguments: argparse.Namespace) -> None:

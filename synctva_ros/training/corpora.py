@@ -1,4 +1,4 @@
-"""Corpora of conversations: dialogues with speakers, words, labels and, where there are any, vectors and times.
+"""Corpora of dialogues, with speakers, words, labels and, where there are any, vectors and times.
 
 A split of a corpus is a file of JSON lines, ``NAME_SPLIT.jsonl``, and beside it an array for each further modality,
 ``NAME_SPLIT_audio.npz`` and ``NAME_SPLIT_vision.npz``. ``docs/corpora.md`` describes them.
@@ -48,7 +48,7 @@ MAX_TIME = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, eq=False)
 class Dialogue:
-    """One conversation of ``n`` utterances, in the order in which they were spoken.
+    """One dialogue of ``n`` utterances, in the order in which they were spoken.
 
     Attributes:
         id: unique within the split.

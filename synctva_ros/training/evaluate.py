@@ -1,4 +1,4 @@
-"""Scores of a run folder on a split of a corpus: a table, a JSON file, a page with pictures."""
+"""Scores of a run folder on a split of a corpus: a table, a JSON file, a page with plots."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _trained(folder: Path) -> tuple[Run, dict[int, Path]]:
     config = model.config
     encoders = [described.encoders[name] for name in MODALITIES]
     # The adapters that come with the package are found by what the text encoder calls itself with them.
-    adapter = next((name for name, taught in _adapters().items() if encoders[0].endswith(f"+{taught}")), "")
+    adapter = next((name for name, tuned in _adapters().items() if encoders[0].endswith(f"+{tuned}")), "")
     used = "".join(name[0] for name, width in zip(MODALITIES, config.widths, strict=True) if width)
     run = Run(
         corpus=described.model_id,
@@ -157,7 +157,7 @@ def _check_vectors(folder: Path, run: Run, corpus: Corpus, used: str) -> None:
 
 
 def write_page(found: Evaluation, folder: Path, corpus: str, split: str, path: Path) -> None:
-    """Write the page with the pictures: confusion, reliability, classes, training curves."""
+    """Write the page with the plots: confusion, reliability, classes, training curves."""
     run, seeds = found.run, list(found.probabilities)
     curves = {}
     for seed in seeds:

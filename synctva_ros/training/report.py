@@ -84,7 +84,7 @@ class Theme:
     seeds: tuple[str, ...]
 
 
-# The seeds' colours are those of Okabe and Ito, which colour-blind people can tell apart, made darker and lighter.
+# The seeds' colours are those of Okabe and Ito, which colour-blind people can distinguish, made darker and lighter.
 LIGHT = Theme(
     ink="#1c2126",
     paper="#ffffff",
@@ -284,7 +284,7 @@ def _check(data: ReportData) -> None:
                 raise ValueError(f"seed {seed} chose epoch {epoch:g} of {min(lengths)}: count from 1")
 
 
-def _picture(draw: Callable[[ReportData, Theme], Figure], data: ReportData, alt: str) -> str:
+def _plot(draw: Callable[[ReportData, Theme], Figure], data: ReportData, alt: str) -> str:
     """The figure as HTML, for light and for dark screens."""
     light, dark = (_svg(draw, data, theme) for theme in (LIGHT, DARK))
     return (
@@ -406,8 +406,8 @@ def _page(data: ReportData) -> str:
     curves = (
         "<p>What was measured after each pass over the training data (epoch), dotted on the data it learns from and "
         "solid on data it does not. A loss should be low. Where the dotted loss still falls and the solid one rises, "
-        "the model begins to learn by heart; the weights of the chosen epoch were kept.</p>"
-        + _picture(draw_curves, data, "Curves over the epochs of the training, one for each seed")
+        "the model begins to memorise; the weights of the chosen epoch were kept.</p>"
+        + _plot(draw_curves, data, "Curves over the epochs of the training, one for each seed")
         if _panels(data)
         else "<p>There is no history of a training: the model was only evaluated.</p>"
     )
@@ -453,17 +453,17 @@ img {{ display: block; width: 100%; height: auto; }}
 <p>Precision: how often the model is right when it names the class. Recall: how many of the utterances of the class it
 finds. F1 is high if both are.</p>
 {_classes(data)}
-{_picture(draw_classes, data, "Bars of the F1 and the number of utterances of each class, as in the table")}
+{_plot(draw_classes, data, "Bars of the F1 and the number of utterances of each class, as in the table")}
 <h2>What is taken for what</h2>
 <p>A row holds the utterances of one true class. Large: how many percent of them are predicted as the class of the
 column; those on the diagonal are right. Small: the number of these utterances{together}.</p>
-{_picture(draw_confusion, data, "Matrix of true and predicted classes")}
+{_plot(draw_confusion, data, "Matrix of true and predicted classes")}
 {_mistakes(data)}
 <h2>How far to trust its confidence</h2>
 <p>Of the utterances of which the model is, say, 70&nbsp;% sure, 70&nbsp;% should be right: the dashed line. Below it
 the model is too sure, above it too modest. Larger dots and higher bars stand for more utterances; where there are few,
 the line jumps by chance.{" The thin lines are the seeds." if seeds > 1 else ""}</p>
-{_picture(draw_reliability, data, "Accuracy against confidence, and how frequent each confidence is")}
+{_plot(draw_reliability, data, "Accuracy against confidence, and how frequent each confidence is")}
 <h2>The training</h2>
 {curves}
 {f"<h2>Notes</h2>{notes}" if notes else ""}

@@ -1,4 +1,4 @@
-"""Scores of what ``synctva recognize`` wrote, against the truth: a table, figures as JSON, a page with pictures."""
+"""Scores of what ``synctva recognize`` wrote, against the truth: a table, figures as JSON, a page with plots."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _read_answers(path: Path) -> tuple[tuple[str, ...], dict[str, Answer]]:
 
 def _together(utterances: Sequence[tuple[float, FloatArray, bool]]) -> Answer:
     weights = np.array([duration for duration, _, _ in utterances])
-    if not weights.sum() > 0.0:  # still pictures last no time
+    if not weights.sum() > 0.0:  # still images have no duration
         weights = np.ones(len(utterances))
     mean = np.average(np.stack([probabilities for _, probabilities, _ in utterances]), axis=0, weights=weights)
     return Answer(mean.astype(np.float32), all(uncertain for _, _, uncertain in utterances))
@@ -233,7 +233,7 @@ def print_figures(reached: Mapping[str, Any]) -> None:
 
 
 def write_page(found: Comparison, recognised: Path, path: Path) -> None:
-    """Write the page with the pictures: classes, confusion, reliability; of the files with an answer."""
+    """Write the page with the plots: classes, confusion, reliability; of the files with an answer."""
     answered = found.answered
     labels, probabilities = found.labels[answered], found.probabilities
     silent = int((~answered).sum())

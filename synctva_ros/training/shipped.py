@@ -6,10 +6,10 @@ There is no free corpus in which words, voice and face of the same person come t
 (FER2013) of the same emotion, but of other people, are put beside the words of MELD, DailyDialog and EmoryNLP, and each
 epoch draws anew which modalities an utterance has. The dialogues have no times either: they are drawn too.
 
-The network must learn from what the encoders make of strangers, not of those whom they learned from. So each voice is
-heard by the member of the voice encoder that never heard this speaker (``unheard_speakers`` in its weights), and the
-faces are FER2013's validation pictures, which the face encoder never saw: every second one is trained on here, the
-others are kept for validation.
+The network must learn from what the encoders make of held-out speakers, not of those they were trained on. So each
+voice is heard by the member of the voice encoder that never heard this speaker (``unheard_speakers`` in its weights),
+and the faces are FER2013's validation images, which the face encoder never saw: every second one is trained on here,
+the others are kept for validation.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ DIALOGUES, VOICES_ALONE, FACES_ALONE, FACES_AND_VOICES, ACTED, OTHERS = 24, 48, 
 CLASS_WEIGHT = 0.25  # how rare classes count more: frequency to minus this power
 COPIES = 4  # distorted copies of each voice and face
 NOISE = 0.2  # added to all vectors, in standard deviations of the training data
-# A voice or a face in everyday talk says far less than an acted one, and another microphone or camera makes it strange.
-# Without these two the network trusts an unknown voice more than plain words, and is sure of it.
+# A voice or a face in everyday speech says far less than an acted one, and another microphone or camera makes it
+# strange. Without these two the network trusts an unknown voice more than plain words, and is sure of it.
 DISAGREES = 0.5  # how often a voice or face put beside words is of another emotion (every second time a neutral one)
-STRANGE = 0.3  # how often a voice or face tells less than it seems to
+STRANGE = 0.3  # how often a voice or face says less than it seems to
 OTHER_SOUNDS = 500
 #: Sounds that are no voice come one after another: nothing in a row is still nothing.
 OTHER_TURNS = 3
@@ -78,7 +78,7 @@ NO_VOICE = 0.2
 
 
 @dataclass(frozen=True)
-class Talk:
+class DialogueRows:
     """A dialogue: row numbers of its text vectors as written and as a recogniser would write them, speakers, labels."""
 
     written: IntArray
@@ -114,7 +114,7 @@ class Pool:
 class Material:
     """All that the network learns from."""
 
-    talks: list[Talk]
+    dialogues: list[DialogueRows]
     text: FloatArray
     voices: Pool
     faces: Pool
@@ -126,18 +126,18 @@ class Material:
         return self.text.shape[1], self.voices.vectors.shape[1], self.faces.vectors.shape[1]
 
 
-def read_talks(corpus: Corpus, encoder: TextEncoder, cache: Path | None) -> tuple[list[Talk], FloatArray]:
+def read_dialogues(corpus: Corpus, encoder: TextEncoder, cache: Path | None) -> tuple[list[DialogueRows], FloatArray]:
     """Dialogues of a corpus and their text vectors."""
     rows: dict[str, int] = {}
     known = {number: NO_LABEL for number in range(len(corpus.labels))}
     for number, name in enumerate(corpus.labels):
         name = EMORYNLP.get(name, name)
         known[number] = EMOTIONS.index(name) if name in EMOTIONS else NO_LABEL
-    talks = []
+    dialogues = []
     for dialogue in corpus.dialogues:
         plain = [as_recognised(text) for text in dialogue.texts]
-        talks.append(
-            Talk(
+        dialogues.append(
+            DialogueRows(
                 written=np.array([rows.setdefault(text, len(rows)) for text in dialogue.texts]),
                 plain=np.array([rows.setdefault(text, len(rows)) for text in plain]),
                 words=np.array([max(len(text.split()), 1) for text in dialogue.texts]),
@@ -145,7 +145,7 @@ def read_talks(corpus: Corpus, encoder: TextEncoder, cache: Path | None) -> tupl
                 labels=np.array([known[int(label)] for label in dialogue.labels]),
             )
         )
-    return talks, cached_vectors(encoder, list(rows), cache, progress=False)
+    return dialogues, cached_vectors(encoder, list(rows), cache, progress=False)
 
 
 def emotional(corpus: Corpus) -> Corpus:
@@ -160,8 +160,8 @@ def scenes_of(corpus: Corpus, training: Corpus, held_out: Corpus) -> Corpus:
     Both were made from the same television series. Any other scene may be one of MELD's test split.
     """
 
-    def lines(talk: Corpus) -> set[str]:
-        return {plain for d in talk.dialogues for text in d.texts if len((plain := as_recognised(text)).split()) >= 5}
+    def lines(split: Corpus) -> set[str]:
+        return {plain for d in split.dialogues for text in d.texts if len((plain := as_recognised(text)).split()) >= 5}
 
     heard, forbidden = lines(training), lines(held_out)
     kept = []
@@ -174,14 +174,14 @@ def scenes_of(corpus: Corpus, training: Corpus, held_out: Corpus) -> Corpus:
 
 
 def read_voices(folder: Path, encoder: AudioEncoder, cache: Path | None, validation: bool) -> Pool:
-    """Voices as the encoder hears those of strangers, and behind them distorted copies.
+    """Voices as the encoder hears those of held-out speakers, and behind them distorted copies.
 
     Raises:
-        ValueError: no member of the encoder is a stranger to one of the speakers.
+        ValueError: all members of the encoder have heard one of the speakers.
     """
-    strangers = {name: i for i, names in enumerate(encoder.training["unheard_speakers"]) for name in names}
+    member = {name: i for i, names in enumerate(encoder.training["unheard_speakers"]) for name in names}
     clips = [clip for clip in read_clips(folder) if (clip.speaker in VALIDATION_SPEAKERS) == validation]
-    unknown = sorted({clip.speaker for clip in clips} - strangers.keys())
+    unknown = sorted({clip.speaker for clip in clips} - member.keys())
     if unknown:
         raise ValueError(f"all members of {encoder.name} have heard the speaker {unknown[0]}: train the encoder here")
     rng = np.random.default_rng(0)
@@ -193,7 +193,7 @@ def read_voices(folder: Path, encoder: AudioEncoder, cache: Path | None, validat
             for clip in clips:
                 speech = as_speech(distort(clip.cut()) if copy else clip.cut(), RATE)
                 assert speech is not None, f"{clip.file} is silent"
-                vectors.append(encoder.encode_members(speech)[strangers[clip.speaker]])
+                vectors.append(encoder.encode_members(speech)[member[clip.speaker]])
         return np.stack(vectors)
 
     key: list[str | bytes] = [
@@ -218,13 +218,13 @@ def read_others(encoder: AudioEncoder, cache: Path | None) -> FloatArray:
 
 
 def read_faces(archive: Path, encoder: FaceEncoder, cache: Path | None, validation: bool) -> Pool:
-    """Every second picture, and behind them distorted copies."""
-    pictures, labels = face_encoder.read_pictures(archive)
-    pictures, labels = pictures[int(validation) :: 2], labels[int(validation) :: 2]
+    """Every second image, and behind them distorted copies."""
+    images, labels = face_encoder.read_images(archive)
+    images, labels = images[int(validation) :: 2], labels[int(validation) :: 2]
     torch.manual_seed(0)
 
     def encode() -> FloatArray:
-        views = [pictures] + [(face_encoder.distort(pictures) * 170).byte() for _ in range(COPIES)]
+        views = [images] + [(face_encoder.distort(images) * 170).byte() for _ in range(COPIES)]
         return np.concatenate([encoder.encode(list(view[:, 0].numpy())) for view in views])
 
     probe = encoder.encode([(PROBE[:2304].reshape(48, 48) * 255).astype(np.uint8)]).tobytes()
@@ -240,8 +240,8 @@ def _probe(encoder: AudioEncoder) -> bytes:
     return np.asarray(encoder.encode(PROBE)).tobytes()
 
 
-def talk_batch(
-    talks: Sequence[Talk],
+def dialogue_batch(
+    dialogues: Sequence[DialogueRows],
     material: Material,
     rng: np.random.Generator,
     only: str = "",
@@ -255,29 +255,29 @@ def talk_batch(
     train = not only
     rows, masks, starts, ends, speakers, index = [], [], [], [], [], []
     next_dialogue = 0
-    for talk in talks:
-        n = len(talk.labels)
+    for dialogue in dialogues:
+        n = len(dialogue.labels)
         bare = (rng.random(n) < RECOGNISED) if train else np.full(n, plain)
         subset = str(rng.choice(list(SUBSETS), p=list(SUBSETS.values()))) if train else only
-        if (talk.labels == NO_LABEL).any():
+        if (dialogue.labels == NO_LABEL).any():
             subset = "T"  # no voice or face can be found for an unknown emotion
         mask = np.tile([letter in subset for letter in "TAV"], (n, 1))
         if train and len(subset) > 1:
             kept = rng.random((n, 3)) < 0.85
             mask = np.where((mask & kept).any(1, keepdims=True), mask & kept, mask)
-        # With whole dialogues only, the network learns them by heart and does worse with context than without.
+        # With whole dialogues only, the network memorises them and does worse with context than without.
         cuts = rng.random(n) < (rng.choice(CUTS) if train else 0.0)
         unknown = train and rng.random() < 0.3
-        duration = 0.2 + 0.3 * talk.words
+        duration = 0.2 + 0.3 * dialogue.words
         start = np.cumsum(np.r_[0.0, duration[:-1]]) + np.cumsum(rng.exponential(0.7, n))
-        rows.append(np.where(bare, talk.plain, talk.written))
+        rows.append(np.where(bare, dialogue.plain, dialogue.written))
         masks.append(mask)
         starts.append(start)
         ends.append(start + duration)
-        speakers.append(np.full(n, -1) if unknown else talk.speakers)
+        speakers.append(np.full(n, -1) if unknown else dialogue.speakers)
         index.append(next_dialogue + np.cumsum(cuts))
         next_dialogue = int(index[-1][-1]) + 1
-    labels = np.concatenate([talk.labels for talk in talks])
+    labels = np.concatenate([dialogue.labels for dialogue in dialogues])
     mask = np.concatenate(masks)
     _, audio_width, vision_width = material.widths
     audio = np.zeros((len(labels), audio_width), np.float32)
@@ -342,20 +342,22 @@ def joined(batches: Sequence[tuple[DialogueBatch, torch.Tensor]]) -> tuple[Dialo
 
 
 def steps(
-    material: Material, rare: Sequence[Talk], rng: np.random.Generator
+    material: Material, rare: Sequence[DialogueRows], rng: np.random.Generator
 ) -> Iterator[tuple[DialogueBatch, torch.Tensor, int]]:
     """One epoch: every dialogue of ``material`` once and some of ``rare``, with single utterances behind them.
 
     Yields:
         A batch, its labels, and how many of its first rows are utterances of dialogues.
     """
-    talks = list(material.talks)
-    talks += [rare[i] for i in rng.permutation(len(rare))[: round(DAILY * len(talks))]]
+    dialogues = list(material.dialogues)
+    dialogues += [rare[i] for i in rng.permutation(len(rare))[: round(DAILY * len(dialogues))]]
     widths = material.widths
-    neutral = np.concatenate([rows[talk.labels == NEUTRAL] for talk in talks for rows in (talk.plain, talk.written)])
+    neutral = np.concatenate(
+        [rows[dialogue.labels == NEUTRAL] for dialogue in dialogues for rows in (dialogue.plain, dialogue.written)]
+    )
     scale = [torch.from_numpy(v.std(0)) for v in (material.text, material.voices.vectors, material.faces.vectors)]
     share = np.bincount(material.faces.labels, minlength=len(EMOTIONS)).astype(float)
-    order = rng.permutation(len(talks))
+    order = rng.permutation(len(dialogues))
     for first in range(0, len(order), DIALOGUES):
 
         def any_class(count: int) -> IntArray:
@@ -368,13 +370,13 @@ def steps(
             any_class(ACTED),
         )
         nothing = any_class(OTHERS)  # labels at random: there is nothing to be heard
-        # Neutral words said with feeling: the feeling counts. One of voice and face may be missing.
+        # Neutral words said with emotion: the emotion counts. One of voice and face may be missing.
         voiced = acted[: ACTED // 3], acted[ACTED // 3 : 2 * ACTED // 3], acted[2 * ACTED // 3 :]
         words = [material.text[rng.choice(neutral, len(part))] for part in voiced]
         voices, looks = material.voices, material.faces
         heard, seen = shown(both, rng)
         heard_beside_words, seen_beside_words = shown(voiced[2], rng)
-        spoken = talk_batch([talks[i] for i in order[first : first + DIALOGUES]], material, rng)
+        spoken = dialogue_batch([dialogues[i] for i in order[first : first + DIALOGUES]], material, rng)
         batch, labels = joined(
             [
                 spoken,
@@ -422,7 +424,7 @@ def figures(probabilities: FloatArray, labels: IntArray) -> dict[str, float]:
     }
 
 
-def read_material(data: Path, cache: Path | None) -> tuple[Material, list[Talk], Material, dict[str, str]]:
+def read_material(data: Path, cache: Path | None) -> tuple[Material, list[DialogueRows], Material, dict[str, str]]:
     """What is trained on, further dialogues, what is validated on, and the encoders' names."""
     words, voice, face = TextEncoder(TEXT), AudioEncoder(), FaceEncoder()
     erc = data / "erc"
@@ -430,8 +432,13 @@ def read_material(data: Path, cache: Path | None) -> tuple[Material, list[Talk],
     emory = scenes_of(read_corpus(erc, "emorynlp", "train"), meld, valid)
     texts, groups, shift = [], [], 0
     for corpus in (meld, emory, emotional(read_corpus(erc, "dailydialog", "train"))):
-        talks, vectors = read_talks(corpus, words, cache)
-        groups.append([replace(talk, written=talk.written + shift, plain=talk.plain + shift) for talk in talks])
+        dialogues, vectors = read_dialogues(corpus, words, cache)
+        groups.append(
+            [
+                replace(dialogue, written=dialogue.written + shift, plain=dialogue.plain + shift)
+                for dialogue in dialogues
+            ]
+        )
         texts.append(vectors)
         shift += len(vectors)
     print(f"{len(groups[0])} + {len(groups[1])} + {len(groups[2])} dialogues", flush=True)
@@ -445,7 +452,7 @@ def read_material(data: Path, cache: Path | None) -> tuple[Material, list[Talk],
         others,
     )
     validation = Material(
-        *read_talks(valid, words, cache),
+        *read_dialogues(valid, words, cache),
         read_voices(data / VOICES, voice, cache, validation=True),
         read_faces(archive, face, cache, validation=True),
         others,
@@ -461,14 +468,14 @@ def train(data: Path, out: Path, cache: Path | None, epochs: int, seed: int) -> 
     # Only now, for reading draws random numbers too, and not as many when its vectors are in the cache.
     torch.manual_seed(seed)
     model = SyncTVA(SyncTVAConfig(widths=material.widths, classes=len(EMOTIONS), window=WINDOW, dropout=DROPOUT))
-    learned = (material.text, material.voices.vectors, material.faces.vectors)
-    for projection, vectors in zip(model.projection, learned, strict=True):
+    given = (material.text, material.voices.vectors, material.faces.vectors)
+    for projection, vectors in zip(model.projection, given, strict=True):
         projection.fit(torch.from_numpy(vectors))  # type: ignore[operator]
 
     fixed = np.random.default_rng(0)
     together = fixed.integers(0, len(EMOTIONS), 2000)
     clean = replace(valid, voices=valid.voices.clean, faces=valid.faces.clean)
-    written, recognised = (talk_batch(valid.talks, clean, fixed, "T", plain) for plain in (False, True))
+    written, recognised = (dialogue_batch(valid.dialogues, clean, fixed, "T", plain) for plain in (False, True))
     # Robots' microphones and cameras are worse than the corpora's: the temperatures are those of distorted copies too.
     calibration = (
         joined([written, recognised]),
@@ -494,13 +501,13 @@ def train(data: Path, out: Path, cache: Path | None, epochs: int, seed: int) -> 
             audio=clean.voices.draw(together, fixed),
             vision=clean.faces.draw(together, fixed),
         ),
-        "words and voice": talk_batch(valid.talks, clean, fixed, "TA"),
-        "words, voice and face": talk_batch(valid.talks, clean, fixed, "TAV"),
+        "words and voice": dialogue_batch(valid.dialogues, clean, fixed, "TA"),
+        "words, voice and face": dialogue_batch(valid.dialogues, clean, fixed, "TAV"),
     }
-    asked = np.concatenate([talk.labels for talk in material.talks])
+    asked = np.concatenate([dialogue.labels for dialogue in material.dialogues])
     frequency = np.bincount(asked[asked != NO_LABEL], minlength=len(EMOTIONS))
     weight = torch.from_numpy((frequency.mean() / frequency) ** CLASS_WEIGHT).float()
-    per_epoch = -(-(len(material.talks) + min(len(rare), round(DAILY * len(material.talks)))) // DIALOGUES)
+    per_epoch = -(-(len(material.dialogues) + min(len(rare), round(DAILY * len(material.dialogues)))) // DIALOGUES)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=epochs * per_epoch)
     best_score, best_epoch, best_state = -1.0, 0, model.state_dict()

@@ -116,7 +116,7 @@ def synthesise(text: str, voice: str, speed: int = DEFAULT_SPEED, pitch: int = D
 
 
 class _Library:
-    """libespeak-ng, which the program is made of: it alone tells when each phoneme begins."""
+    """libespeak-ng, which the program is made of: it alone says when each phoneme begins."""
 
     def __init__(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Fine-tunes the text encoder to feelings, and keeps what that changed as a small low-rank difference.
+"""Fine-tunes the text encoder on emotions, and keeps what that changed as a small low-rank difference.
 
     synctva train-encoder text --data DIR --out FOLDER
 

@@ -26,7 +26,7 @@ class Distortion:
     """Makes a recording sound as if someone else had spoken it elsewhere.
 
     Args:
-        others: recordings that several people talking in the background are mixed of.
+        others: recordings that speech in the background is mixed of.
         rng: what decides.
     """
 
@@ -84,7 +84,7 @@ class Distortion:
 
 
 class NoVoice:
-    """Sounds that tell nothing about how anyone feels: synthetic voices, noise, music, barks and knocks.
+    """Sounds that express no emotion of anyone: synthetic voices, noise, music, barks and knocks.
 
     Synthetic voices (a television, another robot) sound like emotions to a network that knows actors only.
 

@@ -550,7 +550,7 @@ def _targets(tokenizer: tokenizers.Tokenizer, batch: Sequence[Example]) -> tuple
 def _phoneme_loss(
     head: torch.nn.Linear, hidden: torch.Tensor, batch: Sequence[Example], inventory: dict[str, int]
 ) -> torch.Tensor:
-    """Cross-entropy of the phoneme at each position, where it is known: it teaches the encoder what is said when."""
+    """Cross-entropy of the phoneme at each position, where it is known: it trains the encoder on what is said when."""
     import torch
     from torch.nn import functional
 
@@ -665,7 +665,7 @@ def transcribe(model: WhisperModel, sound: FloatArray) -> str:
 
 
 def no_speech_probability(model: WhisperModel, sound: FloatArray) -> float:
-    """The probability of ``<|nospeech|>`` for the first 30 s, which faster-whisper tells only beside words."""
+    """The probability of ``<|nospeech|>`` for the first 30 s, which faster-whisper gives only beside words."""
     from faster_whisper.audio import pad_or_trim
 
     features = pad_or_trim(model.feature_extractor(sound)[:, :-1])

@@ -24,7 +24,7 @@ CONFIG = VoiceNetworkConfig(classes=len(EMOTIONS), members=3, width=4, summary=1
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     network = VoiceNetwork(CONFIG)
-    # The running means and deviations of a training; without them the picture of the spectrum says next to nothing.
+    # The running means and deviations of a training; without them the spectrogram says next to nothing.
     network(torch.randn(8, RATE), torch.full((8,), RATE), torch.randn(8, CONFIG.functionals))
     folder = tmp_path_factory.mktemp("weights")
     save_encoder(network, folder, "voice-test-3", EMOTIONS, {"unheard_speakers": [["a"], ["b"], ["c"]]})

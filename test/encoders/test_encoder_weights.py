@@ -48,9 +48,9 @@ def test_round_trip(tmp_path: Path) -> None:
         wanted = saved.state_dict()[key]
         assert tensor.dtype == wanted.dtype
         assert torch.equal(tensor, wanted.half().float() if wanted.is_floating_point() else wanted), key
-    pictures = torch.rand(2, 1, 48, 48)
+    images = torch.rand(2, 1, 48, 48)
     with torch.inference_mode():
-        torch.testing.assert_close(loaded(pictures), saved(pictures), atol=1e-2, rtol=1e-2)
+        torch.testing.assert_close(loaded(images), saved(images), atol=1e-2, rtol=1e-2)
 
 
 def test_stored_in_half_precision(folder: Path) -> None:

@@ -161,7 +161,7 @@ class TestSpectrumNetwork:
         with torch.inference_mode():
             torch.testing.assert_close(spectrum(mel, there)[1:2], spectrum(mel[1:2], there[1:2]), atol=1e-4, rtol=1e-4)
 
-    def test_it_tells_sounds_apart(self, network: VoiceNetwork) -> None:
+    def test_it_distinguishes_sounds(self, network: VoiceNetwork) -> None:
         sound, length = batch_of([9000])
         tone = torch.sin(torch.arange(9000) * 0.2).unsqueeze(0)
         spectrum = spectrum_of(network)

@@ -178,26 +178,26 @@ def test_what_is_refused() -> None:
 
 # Is it faithful? By definition, where the probabilities are looked at and something is left out. So other figures are
 # looked at here, the logit of the predicted class, and other changes: an utterance that others said in its place.
-STRANGERS = 5
+REPLACEMENTS = 5
 
-Talks = list[tuple[DialogueBatch, Tensor]]
+Dialogues = list[tuple[DialogueBatch, Tensor]]
 
 
-def joined(talks: Talks) -> tuple[DialogueBatch, Tensor]:
-    fields = {name: torch.cat([vars(batch)[name] for batch, _ in talks]) for name in vars(talks[0][0])}
-    lengths = torch.tensor([len(batch) for batch, _ in talks])
+def joined(dialogues: Dialogues) -> tuple[DialogueBatch, Tensor]:
+    fields = {name: torch.cat([vars(batch)[name] for batch, _ in dialogues]) for name in vars(dialogues[0][0])}
+    lengths = torch.tensor([len(batch) for batch, _ in dialogues])
     fields["dialogue"] = torch.repeat_interleave(lengths)
-    return DialogueBatch(**fields), torch.cat([labels for _, labels in talks])
+    return DialogueBatch(**fields), torch.cat([labels for _, labels in dialogues])
 
 
-def synthetic(context: Literal["causal", "full"]) -> tuple[SyncTVA, Talks]:
+def synthetic(context: Literal["causal", "full"]) -> tuple[SyncTVA, Dialogues]:
     """The class is said in the text and audible, or neither, and then it is that of one of the two turns before.
 
-    Which one is told by the utterance's vision.
+    Which one is given by the utterance's vision.
     """
     generator = torch.Generator().manual_seed(0)
     codes = [2.0 * torch.randn(4, width, generator=generator) for width in WIDTHS]
-    talks = []
+    dialogues = []
     for _ in range(80):
         batch = make_batch(8, int(torch.randint(10**6, (), generator=generator)))
         batch.mask[:] = True
@@ -210,8 +210,10 @@ def synthetic(context: Literal["causal", "full"]) -> tuple[SyncTVA, Talks]:
             back = i % 3
             batch.vision[i] = 0.3 * batch.vision[i] + codes[2][back]
             labels[i] = said[i - back] if back <= i else said[i]
-        talks.append((batch, labels))
-    return trained(SyncTVAConfig(WIDTHS, 4, 32, 2, window=3, context=context, dropout=0.1), talks[:70], 25), talks[70:]
+        dialogues.append((batch, labels))
+    return trained(
+        SyncTVAConfig(WIDTHS, 4, 32, 2, window=3, context=context, dropout=0.1), dialogues[:70], 25
+    ), dialogues[70:]
 
 
 def hashed_words(dialogue: Dialogue, width: int) -> Tensor:
@@ -223,11 +225,11 @@ def hashed_words(dialogue: Dialogue, width: int) -> Tensor:
     return vectors
 
 
-def recorded(context: Literal["causal", "full"]) -> tuple[SyncTVA, Talks]:
+def recorded(context: Literal["causal", "full"]) -> tuple[SyncTVA, Dialogues]:
     """IEMOCAP: the first 20 turns of its dialogues."""
-    talks: dict[str, Talks] = {}
+    dialogues: dict[str, Dialogues] = {}
     for split in ("train", "valid"):
-        talks[split] = []
+        dialogues[split] = []
         for dialogue in read_corpus(CORPORA, "iemocap", split).dialogues:
             audio = torch.from_numpy(np.asarray(dialogue.audio, dtype=np.float32))[:20]
             count = len(audio)
@@ -244,21 +246,21 @@ def recorded(context: Literal["causal", "full"]) -> tuple[SyncTVA, Talks]:
                 speaker=torch.tensor([names[name] for name in dialogue.speakers[:20]]),
                 dialogue=torch.zeros(count, dtype=torch.long),
             )
-            talks[split].append((batch, torch.from_numpy(dialogue.labels[:20].astype(np.int64))))
-    config = SyncTVAConfig((200, talks["train"][0][0].audio.shape[1], 0), 6, 32, 2, window=5, context=context)
-    return trained(config, talks["train"], 6), talks["valid"]
+            dialogues[split].append((batch, torch.from_numpy(dialogue.labels[:20].astype(np.int64))))
+    config = SyncTVAConfig((200, dialogues["train"][0][0].audio.shape[1], 0), 6, 32, 2, window=5, context=context)
+    return trained(config, dialogues["train"], 6), dialogues["valid"]
 
 
-def trained(config: SyncTVAConfig, talks: Talks, epochs: int) -> SyncTVA:
+def trained(config: SyncTVAConfig, dialogues: Dialogues, epochs: int) -> SyncTVA:
     torch.manual_seed(0)
     model = SyncTVA(config)
-    batch, _ = joined(talks)
+    batch, _ = joined(dialogues)
     for project, m in zip(model.projection, config.modalities, strict=True):
         project.fit(getattr(batch, MODALITIES[m])[batch.mask[:, m]])  # type: ignore[operator]
     optimiser = torch.optim.Adam(model.parameters(), lr=0.005)
     for _ in range(epochs):
-        for chosen in torch.randperm(len(talks)).split(10):
-            batch, labels = joined([talks[k] for k in chosen])
+        for chosen in torch.randperm(len(dialogues)).split(10):
+            batch, labels = joined([dialogues[k] for k in chosen])
             optimiser.zero_grad()
             cross_entropy(model.train()(batch).logits, labels).backward()
             optimiser.step()
@@ -280,16 +282,16 @@ def trained(config: SyncTVAConfig, talks: Talks, epochs: int) -> SyncTVA:
     ],
 )
 def test_what_is_said_to_matter_matters(
-    source: Callable[[Literal["causal", "full"]], tuple[SyncTVA, Talks]], context: Literal["causal", "full"]
+    source: Callable[[Literal["causal", "full"]], tuple[SyncTVA, Dialogues]], context: Literal["causal", "full"]
 ) -> None:
-    model, talks = source(context)
-    everything, labels = joined(talks)
+    model, dialogues = source(context)
+    everything, labels = joined(dialogues)
     with torch.inference_mode():
         accuracy = (model(everything).logits.argmax(1) == labels).float().mean()
     assert accuracy > 0.45  # with less, there is nothing to explain
     generator = torch.Generator().manual_seed(0)
     moved: dict[tuple[str, str], list[float]] = {}
-    for batch, _ in talks:
+    for batch, _ in dialogues:
         for row in range(2, len(batch), 2):
             for change, by_logit, by_probability in changes(model, batch, row, everything, generator):
                 moved.setdefault((change, "logit"), []).append(by_logit)
@@ -317,11 +319,11 @@ def changes(
         tried.append((f"{which} turn left out", without_turn(batch, turn), row - (turn < row)))
         if len(present) > 1:
             tried.append((f"{which} modality left out", without_modality(batch, row, present[end]), row))
-        for stranger in torch.randint(len(everything), (STRANGERS,), generator=generator).tolist():
-            other = put_in(batch, turn, everything, stranger, model.config.modalities)
+        for replacement in torch.randint(len(everything), (REPLACEMENTS,), generator=generator).tolist():
+            other = put_in(batch, turn, everything, replacement, model.config.modalities)
             tried.append((f"{which} turn replaced", other, row))
             if len(present) > 1:
-                other = put_in(batch, row, everything, stranger, (present[end],))
+                other = put_in(batch, row, everything, replacement, (present[end],))
                 tried.append((f"{which} modality replaced", other, row))
     copies, _ = joined([(copy, torch.zeros(0)) for _, copy, _ in tried])
     first = torch.tensor([0, *(len(copy) for _, copy, _ in tried)]).cumsum(0)[:-1]
@@ -338,11 +340,11 @@ def changes(
 
 
 def put_in(
-    batch: DialogueBatch, row: int, everything: DialogueBatch, stranger: int, modalities: tuple[int, ...]
+    batch: DialogueBatch, row: int, everything: DialogueBatch, replacement: int, modalities: tuple[int, ...]
 ) -> DialogueBatch:
     """The vectors of another utterance in place of those of ``row``."""
     changed = {}
     for name in (MODALITIES[m] for m in modalities):
         changed[name] = getattr(batch, name).clone()
-        changed[name][row] = getattr(everything, name)[stranger]
+        changed[name][row] = getattr(everything, name)[replacement]
     return replace(batch, **changed)

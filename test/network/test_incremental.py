@@ -44,7 +44,7 @@ def make_model(config: SyncTVAConfig = SMALL) -> SyncTVA:
     return model.eval()
 
 
-def make_talks(config: SyncTVAConfig, lines: int, turns: int, seed: int) -> DialogueBatch:
+def make_dialogues(config: SyncTVAConfig, lines: int, turns: int, seed: int) -> DialogueBatch:
     """Dialogues of as many turns, which overlap and go back in time, by quarters of a second."""
     generator = torch.Generator().manual_seed(seed)
     count = lines * turns
@@ -61,11 +61,11 @@ def make_talks(config: SyncTVAConfig, lines: int, turns: int, seed: int) -> Dial
 
 
 def walk(
-    model: SyncTVA, talks: DialogueBatch, state: State, shift: int = 0, age: int | None = None, run: Any = step
+    model: SyncTVA, dialogues: DialogueBatch, state: State, shift: int = 0, age: int | None = None, run: Any = step
 ) -> Iterator[tuple[SyncTVAOutput, State]]:
     """The dialogues turn by turn, at times that are this many seconds later."""
     lines = len(state.mask)
-    columns = {field.name: getattr(talks, field.name).unflatten(0, (lines, -1)) for field in fields(talks)}
+    columns = {field.name: getattr(dialogues, field.name).unflatten(0, (lines, -1)) for field in fields(dialogues)}
     del columns["dialogue"]
     for name in ("start", "end"):
         columns[name] = (columns[name].double() * NANOSECONDS).long() + shift * NANOSECONDS
@@ -77,16 +77,16 @@ def walk(
         yield output, state
 
 
-def check(model: SyncTVA, talks: DialogueBatch, walked: list[tuple[SyncTVAOutput, State]]) -> None:
+def check(model: SyncTVA, dialogues: DialogueBatch, walked: list[tuple[SyncTVAOutput, State]]) -> None:
     with torch.inference_mode():
-        expected = model(talks)
+        expected = model(dialogues)
     outputs = [output for output, _ in walked]
     found = torch.stack([model.probabilities(output) for output in outputs], dim=1).flatten(0, 1)
     torch.testing.assert_close(found, model.probabilities(expected), atol=1e-5, rtol=0.0)
     shares = torch.stack([output.shares for output in outputs], dim=1).flatten(0, 1)
     torch.testing.assert_close(shares, expected.shares, atol=1e-5, rtol=0.0)
     votes = torch.stack([output.votes for output in outputs], dim=1).flatten(0, 1)
-    torch.testing.assert_close(votes[talks.mask], expected.votes[talks.mask], atol=1e-4, rtol=0.0)
+    torch.testing.assert_close(votes[dialogues.mask], expected.votes[dialogues.mask], atol=1e-4, rtol=0.0)
     if expected.memory is not None:
         last = walked[-1][1]
         torch.testing.assert_close(last.dialogue, expected.memory.dialogue, atol=1e-5, rtol=0.0)
@@ -99,10 +99,10 @@ def check(model: SyncTVA, talks: DialogueBatch, walked: list[tuple[SyncTVAOutput
 def test_turn_by_turn_is_what_the_whole_dialogues_give(
     config: SyncTVAConfig, lines: int, turns: int, seed: int
 ) -> None:
-    model, talks = make_model(config), make_talks(config, lines, turns, seed)
+    model, dialogues = make_model(config), make_dialogues(config, lines, turns, seed)
     start = blank(config, lines, SPEAKERS)
-    walked = list(walk(model, talks, start))
-    check(model, talks, walked)
+    walked = list(walk(model, dialogues, start))
+    check(model, dialogues, walked)
     assert [tensor.shape for tensor in walked[-1][1]] == [tensor.shape for tensor in start]
 
 
@@ -127,41 +127,41 @@ def in_reach(turns: int, age: int | None) -> Any:
 @given(config=configs, kept=st.integers(0, 3), age=st.sampled_from([None, 2, 5, 10]), seed=st.integers(0, 10_000))
 def test_turns_out_of_reach_have_no_edges(config: SyncTVAConfig, kept: int, age: int | None, seed: int) -> None:
     kept = min(kept, config.window)
-    model, talks = make_model(config), make_talks(config, 2, 10, seed)
-    walked = list(walk(model, talks, blank(config, 2, SPEAKERS, kept), age=age))
+    model, dialogues = make_model(config), make_dialogues(config, 2, 10, seed)
+    walked = list(walk(model, dialogues, blank(config, 2, SPEAKERS, kept), age=age))
     with in_reach(kept, age):
-        check(model, talks, walked)
+        check(model, dialogues, walked)
 
 
 def test_the_test_would_notice_a_turn_too_many() -> None:
     config = replace(SMALL, layers=2)
-    model, talks = make_model(config), make_talks(config, 2, 10, 0)
+    model, dialogues = make_model(config), make_dialogues(config, 2, 10, 0)
     with pytest.raises(AssertionError):
-        check(model, talks, list(walk(model, talks, blank(config, 2, SPEAKERS, 2))))
+        check(model, dialogues, list(walk(model, dialogues, blank(config, 2, SPEAKERS, 2))))
 
 
 @pytest.mark.parametrize("shift", [50_000, 1_800_000_000])
-def test_times_of_a_long_talk_keep_their_precision(shift: int) -> None:
+def test_times_of_a_long_dialogue_keep_their_precision(shift: int) -> None:
     """To the last bit; as float32 they would be off by milliseconds, and by minutes since 1970."""
-    model, talks = make_model(), make_talks(SMALL, 2, 10, 3)
-    near = walk(model, talks, blank(SMALL, 2, SPEAKERS))
-    for (a, _), (b, _) in zip(near, walk(model, talks, blank(SMALL, 2, SPEAKERS), shift), strict=True):
+    model, dialogues = make_model(), make_dialogues(SMALL, 2, 10, 3)
+    near = walk(model, dialogues, blank(SMALL, 2, SPEAKERS))
+    for (a, _), (b, _) in zip(near, walk(model, dialogues, blank(SMALL, 2, SPEAKERS), shift), strict=True):
         assert torch.equal(a.logits, b.logits)
 
 
 def test_a_step_leaves_the_state_as_it_is() -> None:
-    model, talks = make_model(), make_talks(SMALL, 2, 6, 0)
-    *_, (_, state) = walk(model, talks, blank(SMALL, 2, SPEAKERS))
+    model, dialogues = make_model(), make_dialogues(SMALL, 2, 6, 0)
+    *_, (_, state) = walk(model, dialogues, blank(SMALL, 2, SPEAKERS))
     before = [tensor.clone() for tensor in state]
-    list(walk(model, talks, state))
+    list(walk(model, dialogues, state))
     assert all(torch.equal(a, b) for a, b in zip(before, state, strict=True))
 
 
 def test_lines_do_not_touch_each_other() -> None:
-    model, talks = make_model(), make_talks(SMALL, 2, 6, 0)
-    other = replace(talks, audio=torch.cat([talks.audio[:6], torch.randn(6, 9)]))
+    model, dialogues = make_model(), make_dialogues(SMALL, 2, 6, 0)
+    other = replace(dialogues, audio=torch.cat([dialogues.audio[:6], torch.randn(6, 9)]))
     for (a, _), (b, _) in zip(
-        walk(model, talks, blank(SMALL, 2, SPEAKERS)), walk(model, other, blank(SMALL, 2, SPEAKERS)), strict=True
+        walk(model, dialogues, blank(SMALL, 2, SPEAKERS)), walk(model, other, blank(SMALL, 2, SPEAKERS)), strict=True
     ):
         assert torch.equal(a.logits[0], b.logits[0])
 
@@ -171,9 +171,9 @@ def test_lines_do_not_touch_each_other() -> None:
 )
 def test_a_step_is_one_graph(config: SyncTVAConfig) -> None:
     """Nothing in it looks at a value, so that it can be captured; a compiler that met such a thing would break off."""
-    model, talks = make_model(config), make_talks(config, 2, 1, 0)
+    model, dialogues = make_model(config), make_dialogues(config, 2, 1, 0)
     compiled = torch.compile(step, backend="eager", fullgraph=True)
-    check(model, talks, list(walk(model, talks, blank(config, 2, SPEAKERS), run=compiled)))
+    check(model, dialogues, list(walk(model, dialogues, blank(config, 2, SPEAKERS), run=compiled)))
 
 
 def test_what_cannot_be_kept_is_refused() -> None:
@@ -185,10 +185,12 @@ def test_what_cannot_be_kept_is_refused() -> None:
 
 
 def example(device: str) -> tuple[SyncTVA, State, Utterances]:
-    model, talks = make_model().to(device), make_talks(SMALL, 2, 1, 0).to(device)
-    times = [(time.double() * NANOSECONDS).long() for time in (talks.start, talks.end)]
+    model, dialogues = make_model().to(device), make_dialogues(SMALL, 2, 1, 0).to(device)
+    times = [(time.double() * NANOSECONDS).long() for time in (dialogues.start, dialogues.end)]
     oldest = torch.full((2,), NEVER, device=device)
-    spoken = Utterances(talks.text, talks.audio, talks.vision, talks.mask, times[0], times[1], talks.speaker, oldest)
+    spoken = Utterances(
+        dialogues.text, dialogues.audio, dialogues.vision, dialogues.mask, times[0], times[1], dialogues.speaker, oldest
+    )
     return model, blank(SMALL, 2, SPEAKERS, device=device), spoken
 
 

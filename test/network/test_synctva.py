@@ -20,14 +20,14 @@ SMALL = SyncTVAConfig(widths=WIDTHS, classes=5, hidden=16, heads=2, layers=2, wi
 SUBSETS = [
     tuple(m in chosen for m in range(3)) for size in (1, 2, 3) for chosen in itertools.combinations(range(3), size)
 ]
-# Shrinking a failure of a network takes minutes and tells nothing more.
+# Shrinking a failure of a network takes minutes and says nothing more.
 QUICK = settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 
 
 def make_model(config: SyncTVAConfig = SMALL) -> SyncTVA:
     torch.manual_seed(1)
     model = SyncTVA(config)
-    # The shares start out equal; give them something to tell apart.
+    # The shares start out equal; give them something to distinguish.
     torch.nn.init.normal_(model.fusion.share_query)
     return model.eval()
 
@@ -195,7 +195,7 @@ def test_causal_also_at_the_size_that_runs() -> None:
             assert not torch.equal(plain[cut:], moved[cut:])
 
 
-def test_causal_output_is_that_of_the_talk_so_far() -> None:
+def test_causal_output_is_that_of_the_dialogue_so_far() -> None:
     model = make_model()
     batch = make_batch((9,))
     whole = model(batch).logits
@@ -304,7 +304,7 @@ def test_speaker_numbers_are_exchangeable(seed: int, names: list[int], full: boo
     assert torch.equal(model(batch).logits, model(replace(batch, speaker=renamed)).logits)
 
 
-def test_speakers_are_told_apart() -> None:
+def test_speakers_are_distinguished() -> None:
     model = make_model()
     batch = complete(make_batch((4,)))
     by_speakers = [

@@ -1,4 +1,4 @@
-"""What the tests of training share: a text encoder that only counts words, and small corpora that it can tell apart."""
+"""What the tests of training share: a text encoder that only counts words, and small corpora that it can classify."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def words(monkeypatch: pytest.MonkeyPatch) -> Words:
 
 @pytest.fixture
 def write_split() -> WriteCorpus:
-    """Writes a split whose words, and whose vectors where there are any, tell the class."""
+    """Writes a split whose words, and whose vectors where there are any, give the class away."""
 
     def write(
         folder: Path,

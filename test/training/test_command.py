@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from synctva_ros import cli
+from synctva_ros.apps import cli
 from synctva_ros.events import EMOTIONS
 from synctva_ros.training import ablate, text_adapter, trainer
 from synctva_ros.training.corpora import Corpus
@@ -203,7 +203,7 @@ def test_a_missing_package_says_what_to_install(
 
 def test_the_parser_loads_nothing_heavy() -> None:
     program = (
-        "import sys; from synctva_ros import cli; cli.parser();"
+        "import sys; from synctva_ros.apps import cli; cli.parser();"
         "print(*{'numpy', 'torch', 'sklearn', 'matplotlib', 'tqdm', 'yaml'} & set(sys.modules))"
     )
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Training of the face encoder on a handful of drawn faces: the pictures, their distortions, and from end to end."""
+"""Training of the face encoder on a handful of drawn faces: the images, their distortions, and from end to end."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from synctva_ros.training.face_encoder import (
     TRAINING,
     VALIDATION,
     distort,
-    judge,
-    read_pictures,
+    predict,
+    read_images,
     train_face_encoder,
 )
 from synctva_ros.training.metrics import Scores
@@ -35,7 +35,7 @@ cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
 def draw(glad: bool, rng: np.random.Generator, side: int = 48) -> Image:
     """A face whose mouth goes up or down."""
     scale = side / 48
-    picture = np.full((side, side), rng.integers(150, 220), np.uint8)
+    image = np.full((side, side), rng.integers(150, 220), np.uint8)
     ink = int(rng.integers(0, 60))
     x, y = (float(shift) for shift in rng.uniform(-2, 2, 2))
 
@@ -43,14 +43,14 @@ def draw(glad: bool, rng: np.random.Generator, side: int = 48) -> Image:
         return round((across + x) * scale), round((down + y) * scale)
 
     for eye in (15, 33):
-        cv2.circle(picture, place(eye, 18), round(3 * scale), ink, -1)
+        cv2.circle(image, place(eye, 18), round(3 * scale), ink, -1)
     angles = (0, 180) if glad else (180, 360)
-    cv2.ellipse(picture, place(24, 32 if glad else 38), (round(10 * scale), round(6 * scale)), 0, *angles, ink, 2)
-    return picture
+    cv2.ellipse(image, place(24, 32 if glad else 38), (round(10 * scale), round(6 * scale)), 0, *angles, ink, 2)
+    return image
 
 
-def jpeg(picture: Image) -> bytes:
-    return bytes(cv2.imencode(".jpg", picture)[1])
+def jpeg(image: Image) -> bytes:
+    return bytes(cv2.imencode(".jpg", image)[1])
 
 
 def write_zip(path: Path, members: Mapping[str, bytes]) -> Path:
@@ -77,8 +77,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class TestReadPictures:
-    def test_pictures_and_classes(self, tmp_path: Path) -> None:
+class TestReadImages:
+    def test_images_and_classes(self, tmp_path: Path) -> None:
         rng = np.random.default_rng(0)
         small = draw(True, rng)
         archive = write_zip(
@@ -86,82 +86,82 @@ class TestReadPictures:
             {
                 "test/surprise/2.jpg": jpeg(draw(True, rng, 64)),
                 "test/fear/1.png": bytes(cv2.imencode(".png", cv2.cvtColor(small, cv2.COLOR_GRAY2BGR))[1]),
-                "test/readme.txt": b"not a picture",
+                "test/readme.txt": b"not an image",
                 "cover.jpg": b"of no class",
             },
         )
-        pictures, labels = read_pictures(archive)
-        assert pictures.shape == (2, 1, 48, 48)
-        assert pictures.dtype == torch.uint8
+        images, labels = read_images(archive)
+        assert images.shape == (2, 1, 48, 48)
+        assert images.dtype == torch.uint8
         assert [EMOTIONS[label] for label in labels] == ["fear", "surprise"]  # in the order of their names
-        assert np.abs(pictures[0, 0].numpy().astype(int) - small).max() <= 1
+        assert np.abs(images[0, 0].numpy().astype(int) - small).max() <= 1
 
     @pytest.mark.parametrize("name", ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"])
     def test_the_classes_of_fer2013_are_known(self, tmp_path: Path, name: str) -> None:
-        picture = jpeg(draw(True, np.random.default_rng(0)))
-        (label,) = read_pictures(write_zip(tmp_path / "f.zip", {f"train/{name}/1.jpg": picture}))[1]
+        image = jpeg(draw(True, np.random.default_rng(0)))
+        (label,) = read_images(write_zip(tmp_path / "f.zip", {f"train/{name}/1.jpg": image}))[1]
         assert EMOTIONS[label].startswith({"happy": "joy"}.get(name, name)[:3])
 
     @pytest.mark.parametrize(
         ("members", "sentence"),
         [
-            ({}, "holds no picture class/name.jpg: give FER2013 as such an archive"),
-            ({"1.jpg": b"x", "notes/a.txt": b"y"}, "holds no picture class/name.jpg"),
-            ({"happy/1.jpg": b"nothing of the kind"}, r"happy/1\.jpg is no picture: fetch the archive again"),
-            ({"happy/1.jpg": b""}, r"happy/1\.jpg is no picture"),
+            ({}, "holds no image class/name.jpg: give FER2013 as such an archive"),
+            ({"1.jpg": b"x", "notes/a.txt": b"y"}, "holds no image class/name.jpg"),
+            ({"happy/1.jpg": b"nothing of the kind"}, r"happy/1\.jpg is no image: fetch the archive again"),
+            ({"happy/1.jpg": b""}, r"happy/1\.jpg is no image"),
         ],
     )
     def test_other_archives_are_refused(self, tmp_path: Path, members: dict[str, bytes], sentence: str) -> None:
         with pytest.raises(ValueError, match=rf"faces\.zip.* {sentence}"):
-            read_pictures(write_zip(tmp_path / "faces.zip", members))
+            read_images(write_zip(tmp_path / "faces.zip", members))
 
     def test_unknown_classes_are_refused(self, tmp_path: Path) -> None:
         archive = write_zip(tmp_path / "f.zip", {"bored/1.jpg": jpeg(draw(True, np.random.default_rng(0)))})
         with pytest.raises(ValueError, match=r"f\.zip: bored/1\.jpg: class 'bored' is none of neutral, "):
-            read_pictures(archive)
+            read_images(archive)
 
     @pytest.mark.parametrize("cut", [0, 100, -30])
     def test_an_archive_that_is_not_whole_is_refused(self, tmp_path: Path, cut: int) -> None:
         archive = write_zip(tmp_path / "f.zip", faces(2, 0))
         archive.write_bytes(archive.read_bytes()[:cut])
         with pytest.raises(ValueError, match=r"f\.zip is no whole ZIP archive \(.*\): fetch it again"):
-            read_pictures(archive)
+            read_images(archive)
 
     def test_a_missing_archive_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r"nowhere\.zip"):
-            read_pictures(tmp_path / "nowhere.zip")
+            read_images(tmp_path / "nowhere.zip")
 
 
 class TestDistort:
     def test_shape_and_range(self, data: Path) -> None:
-        pictures, _ = read_pictures(data / TRAINING)
-        before = pictures.clone()
+        images, _ = read_images(data / TRAINING)
+        before = images.clone()
         torch.manual_seed(0)
-        seen = distort(pictures.repeat(8, 1, 1, 1))
-        assert torch.equal(pictures, before)
-        assert seen.shape == (8 * len(pictures), 1, PART, PART)
+        seen = distort(images.repeat(8, 1, 1, 1))
+        assert torch.equal(images, before)
+        assert seen.shape == (8 * len(images), 1, PART, PART)
         assert seen.dtype == torch.float32
         assert torch.isfinite(seen).all()
         assert seen.min() >= 0.0
         assert seen.max() <= 1.5
-        # Each picture is seen otherwise each time, and there is something to be seen.
+        # Each image is seen otherwise each time, and there is something to be seen.
         assert torch.unique(seen.flatten(1), dim=0).shape[0] == len(seen)
         assert (seen.std(dim=(1, 2, 3)) > 0.01).all()
 
     def test_the_same_from_the_same_seed(self, data: Path) -> None:
-        pictures, _ = read_pictures(data / TRAINING)
+        images, _ = read_images(data / TRAINING)
         made = []
         for seed in (1, 1, 2):
             torch.manual_seed(seed)
-            made.append(distort(pictures))
+            made.append(distort(images))
         assert torch.equal(made[0], made[1])
         assert not torch.equal(made[0], made[2])
 
-    def test_a_single_picture(self) -> None:
+    def test_a_single_image(self) -> None:
         for value in (0, 255):
             assert torch.isfinite(distort(torch.full((1, 1, 48, 48), value, dtype=torch.uint8))).all()
 
-    def test_half_of_the_pictures_are_mirrored(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_half_of_the_images_are_mirrored(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("TURN", "SCALE", "STRETCH", "SHIFT", "GAMMA", "SIDE_LIGHT", "GRAIN", "BLURRED", "COVERED"):
             monkeypatch.setattr(face_encoder, name, 0.0)
         ramp = torch.arange(48, dtype=torch.uint8).mul(5).expand(400, 1, 48, 48)
@@ -169,26 +169,26 @@ class TestDistort:
         seen = distort(ramp)
         rising = seen[:, 0, 0, -1] > seen[:, 0, 0, 0]
         assert 150 < rising.sum() < 250
-        # The middle of the picture, at its own size.
+        # The middle of the image, at its own size.
         edge = (48 - PART) // 2
         torch.testing.assert_close(seen[rising][0], ramp[0, :, edge:-edge, edge:-edge] / 255, atol=1e-4, rtol=0.0)
 
 
-def test_judged_with_the_mirror_image(data: Path) -> None:
-    pictures, _ = read_pictures(data / VALIDATION)
+def test_predicted_with_the_mirror_image(data: Path) -> None:
+    images, _ = read_images(data / VALIDATION)
     torch.manual_seed(0)
     network = FaceNetwork(FaceNetworkConfig(7, width=8, blocks=1)).eval()
-    probabilities = judge(network, pictures)
-    assert probabilities.shape == (len(pictures), 7)
+    probabilities = predict(network, images)
+    assert probabilities.shape == (len(images), 7)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-6)
-    np.testing.assert_allclose(judge(network, pictures.flip(3)), probabilities, atol=1e-6)
+    np.testing.assert_allclose(predict(network, images.flip(3)), probabilities, atol=1e-6)
 
 
 def train(data: Path, out: Path, **options: object) -> Scores:
-    """Two passes with a small network."""
+    """Two epochs with a small network."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(face_encoder, "FaceNetworkConfig", partial(FaceNetworkConfig, width=8, blocks=1))
-        patch.setattr(face_encoder, "PICTURES", 8)
+        patch.setattr(face_encoder, "IMAGES", 8)
         return train_face_encoder(data, out, epochs=2, progress=False, **options)  # type: ignore[arg-type]
 
 
@@ -214,15 +214,15 @@ class TestTraining:
         out, scores = trained
         encoder = FaceEncoder(str(out))
         assert encoder.name == NAME
-        pictures, labels = read_pictures(data / VALIDATION)
+        images, labels = read_images(data / VALIDATION)
         assert scores.n == len(labels)
-        said = encoder.encode(list(pictures[:, 0].numpy())).argmax(axis=1)
+        said = encoder.encode(list(images[:, 0].numpy())).argmax(axis=1)
         assert float((said == labels).mean()) == pytest.approx(scores.accuracy)
 
     def test_the_report(self, trained: tuple[Path, Scores]) -> None:
         page = (trained[0].parent / "page/report.html").read_text(encoding="utf-8")
         assert "Face encoder on FER2013" in page
-        assert "10 pictures that it was not trained on" in page
+        assert "10 images that it was not trained on" in page
 
     def test_the_same_from_the_same_seed(self, data: Path, trained: tuple[Path, Scores], tmp_path: Path) -> None:
         train(data, tmp_path / "again")

@@ -55,7 +55,7 @@ class Page(HTMLParser):
         assert self.open == []
         pictures = [a.get("src") or a.get("srcset") for tag, a in self.tags if tag in ("img", "source")]
         assert all(picture.startswith("data:image/svg+xml;base64,") for picture in pictures)
-        self.pictures = [base64.b64decode(picture.partition(",")[2]).decode() for picture in pictures]
+        self.plots = [base64.b64decode(picture.partition(",")[2]).decode() for picture in pictures]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -121,14 +121,14 @@ def test_page_names_the_most_frequent_mistakes(tmp_path: Path) -> None:
 def test_page_needs_nothing_else(page: Page) -> None:
     assert not {"script", "link", "iframe", "a"} & {tag for tag, _ in page.tags}
     assert "://" not in re.sub('base64,[^"]*', "", page.html)
-    for picture in page.pictures:
+    for picture in page.plots:
         without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"|<!DOCTYPE[^>]*>', "", picture)
         assert "://" not in without_namespaces
 
 
 def test_figures_are_drawn_for_light_and_dark_screens(page: Page) -> None:
     assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
-    dark, light = page.pictures[::2], page.pictures[1::2]
+    dark, light = page.plots[::2], page.plots[1::2]
     assert len(dark) == len(light) == 4
     for pictures, theme, other in ((light, LIGHT, DARK), (dark, DARK, LIGHT)):
         for picture in pictures:
@@ -151,7 +151,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
-def test_colours_can_be_told_apart(theme: object) -> None:
+def test_colours_can_be_distinguished(theme: object) -> None:
     assert contrast(theme.ink, theme.paper) > 7
     assert contrast(theme.ink, theme.cell) > 4.5
     assert contrast(theme.faint, theme.paper) > 4.5
@@ -168,7 +168,7 @@ def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
 def test_without_a_training(curves: dict[int, dict[str, list[float]]], tmp_path: Path) -> None:
     page = read(replace(make_data(1, 4), curves=curves), tmp_path)
     assert "only evaluated" in page.text
-    assert len(page.pictures) == 2 * 3
+    assert len(page.plots) == 2 * 3
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_without_a_training(curves: dict[int, dict[str, list[float]]], tmp_path:
     ],
 )
 def test_unusual_curves(curves: dict[int, dict[str, list[float]]], tmp_path: Path) -> None:
-    assert len(read(replace(make_data(1, 4), curves=curves), tmp_path).pictures) == 2 * 4
+    assert len(read(replace(make_data(1, 4), curves=curves), tmp_path).plots) == 2 * 4
 
 
 def test_same_data_gives_same_bytes(tmp_path: Path) -> None:

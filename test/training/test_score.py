@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synctva_ros import cli
+from synctva_ros.apps import cli
 from synctva_ros.events import EMOTIONS
 from synctva_ros.training.score import compare, figures
 

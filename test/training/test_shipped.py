@@ -28,21 +28,21 @@ from synctva_ros.training.shipped import (
     NEUTRAL_VOICE,
     NO_LABEL,
     VALIDATION_SPEAKERS,
+    DialogueRows,
     Material,
     Pool,
-    Talk,
+    dialogue_batch,
     disagreeing,
     emotional,
     joined,
+    read_dialogues,
     read_faces,
     read_others,
-    read_talks,
     read_voices,
     scenes_of,
     shown,
     singles,
     steps,
-    talk_batch,
 )
 from synctva_ros.training.voice_encoder import VoiceClip
 
@@ -54,8 +54,8 @@ MATERIAL = Material([], TEXT, VOICES, FACES, np.full((5, 1), 99, np.float32))
 CLASSES = np.arange(len(EMOTIONS))
 
 
-def talk_of(n: int) -> Talk:
-    return Talk(np.arange(n), np.arange(n) + 10, np.full(n, 3), np.arange(n) % 2, np.arange(n) % 7)
+def rows_of(n: int) -> DialogueRows:
+    return DialogueRows(np.arange(n), np.arange(n) + 10, np.full(n, 3), np.arange(n) % 2, np.arange(n) % 7)
 
 
 def dialogue_of(name: str, texts: list[str], labels: list[int]) -> Dialogue:
@@ -95,10 +95,10 @@ class TestPool:
         assert set(drawn[:, 0]) == {6, 7, 8}
 
 
-class TestTalkBatch:
+class TestDialogueBatch:
     @pytest.mark.parametrize("only", ["T", "TA", "TV", "TAV", "A"])
     def test_modalities_asked_for(self, only: str) -> None:
-        batch, labels = talk_batch([talk_of(9), talk_of(4)], MATERIAL, np.random.default_rng(0), only)
+        batch, labels = dialogue_batch([rows_of(9), rows_of(4)], MATERIAL, np.random.default_rng(0), only)
         check(batch, labels)
         assert batch.mask.tolist() == [[letter in only for letter in "TAV"]] * 13
         assert labels.tolist() == [*(CLASSES.tolist()), 0, 1, 0, 1, 2, 3]
@@ -113,12 +113,12 @@ class TestTalkBatch:
 
     def test_words_as_recognised_or_as_written(self) -> None:
         for plain, first in ((True, 10), (False, 0)):
-            batch, _ = talk_batch([talk_of(5)], MATERIAL, np.random.default_rng(0), "T", plain=plain)
+            batch, _ = dialogue_batch([rows_of(5)], MATERIAL, np.random.default_rng(0), "T", plain=plain)
             assert batch.text[:, 0].tolist() == list(range(first, first + 5))
 
     def test_training_leaves_things_out_at_random(self) -> None:
         rng = np.random.default_rng(0)
-        made = [talk_batch([talk_of(9)] * 4, MATERIAL, rng) for _ in range(30)]
+        made = [dialogue_batch([rows_of(9)] * 4, MATERIAL, rng) for _ in range(30)]
         for batch, labels in made:
             check(batch, labels)
         masks = torch.cat([batch.mask for batch, _ in made])
@@ -133,7 +133,7 @@ class TestTalkBatch:
     def test_voices_beside_words_are_often_of_no_use(self) -> None:
         """Of another emotion, or no voice at all; alone they are what their label says."""
         rng = np.random.default_rng(0)
-        made = [talk_batch([talk_of(9)] * 10, MATERIAL, rng) for _ in range(60)]
+        made = [dialogue_batch([rows_of(9)] * 10, MATERIAL, rng) for _ in range(60)]
         mask = torch.cat([batch.mask for batch, _ in made])
         audio = torch.cat([batch.audio[:, 0] for batch, _ in made])
         vision = torch.cat([batch.vision[:, 0] for batch, _ in made])
@@ -149,16 +149,16 @@ class TestTalkBatch:
         assert not vision[~mask[:, 2]].any()
 
     def test_an_unknown_emotion_has_neither_voice_nor_face(self) -> None:
-        talk = replace(talk_of(4), labels=np.array([0, NO_LABEL, 3, 4]))
+        rows = replace(rows_of(4), labels=np.array([0, NO_LABEL, 3, 4]))
         rng = np.random.default_rng(0)
         for only in [""] * 40 + ["TAV"]:
-            batch, labels = talk_batch([talk], MATERIAL, rng, only)
+            batch, labels = dialogue_batch([rows], MATERIAL, rng, only)
             check(batch, labels)
             assert labels.tolist() == [0, NO_LABEL, 3, 4]
             assert batch.mask.tolist() == [[True, False, False]] * 4
 
     def test_the_same_from_the_same_seed(self) -> None:
-        first, second = (talk_batch([talk_of(9)] * 3, MATERIAL, np.random.default_rng(5))[0] for _ in range(2))
+        first, second = (dialogue_batch([rows_of(9)] * 3, MATERIAL, np.random.default_rng(5))[0] for _ in range(2))
         assert torch.equal(first.audio, second.audio)
         assert torch.equal(first.mask, second.mask)
         assert torch.equal(first.start, second.start)
@@ -217,9 +217,9 @@ class TestJoined:
         wanted = np.array([4, 2])
         batch, labels = joined(
             [
-                talk_batch([talk_of(3), talk_of(2)], MATERIAL, rng, "T"),
+                dialogue_batch([rows_of(3), rows_of(2)], MATERIAL, rng, "T"),
                 singles(MATERIAL.widths, wanted, audio=VOICES.draw(wanted, rng)),
-                talk_batch([talk_of(1)], MATERIAL, rng, "TAV"),
+                dialogue_batch([rows_of(1)], MATERIAL, rng, "TAV"),
             ]
         )
         check(batch, labels)
@@ -246,7 +246,7 @@ class TestCorpora:
         held_out = corpus_of(dialogue_of("h", [secret], [0]))
         other = [f"This is line number {number} of something else." for number in "abcdef"]
         scenes = {
-            # As other people wrote them down; short lines are said everywhere and tell nothing.
+            # As other people wrote them down; short lines are said everywhere and say nothing.
             "same": [text.lower().rstrip("?.!") for text in heard] + ["Yeah.", other[0]],
             "mixed": [heard[0], heard[1], secret],
             "one line": [heard[0], *other[:2]],
@@ -261,30 +261,30 @@ class TestCorpora:
         assert [dialogue.id for dialogue in kept.dialogues] == ["same"]
         assert kept.labels == corpus.labels
 
-    def test_talks_and_their_vectors(self, words: Any, tmp_path: Path) -> None:
+    def test_dialogues_and_their_vectors(self, words: Any, tmp_path: Path) -> None:
         names = CORPORA["emorynlp"]
         dialogue = dialogue_of(
             "d",
             ["Well, HELLO there!", "hello", "hello", "I am so scared."],
             [names.index(name) for name in ("joyful", "powerful", "mad", "scared")],
         )
-        (talk,), vectors = read_talks(corpus_of(dialogue, name="emorynlp"), words, tmp_path)
-        assert [EMOTIONS[label] if label >= 0 else label for label in talk.labels] == [
+        (found,), vectors = read_dialogues(corpus_of(dialogue, name="emorynlp"), words, tmp_path)
+        assert [EMOTIONS[label] if label >= 0 else label for label in found.labels] == [
             *("joy", NO_LABEL, "anger", "fear")
         ]
-        assert talk.words.tolist() == [3, 1, 1, 4]
-        assert talk.speakers.tolist() == [0, 1, 0, 1]
-        assert np.array_equal(vectors[talk.written], words.encode(dialogue.texts))
+        assert found.words.tolist() == [3, 1, 1, 4]
+        assert found.speakers.tolist() == [0, 1, 0, 1]
+        assert np.array_equal(vectors[found.written], words.encode(dialogue.texts))
         plain = ["well hello there", "hello", "hello", "i am so scared"]
-        assert np.array_equal(vectors[talk.plain], words.encode(plain))
+        assert np.array_equal(vectors[found.plain], words.encode(plain))
         assert len(vectors) == 5  # each sentence once
         before = len(words.seen)
-        read_talks(corpus_of(dialogue, name="emorynlp"), words, tmp_path)
+        read_dialogues(corpus_of(dialogue, name="emorynlp"), words, tmp_path)
         assert len(words.seen) == before + 1  # a probe of the encoder; the rest comes from the cache
 
 
 class Listener:
-    """Stands in for the audio encoder: a vector tells which member heard."""
+    """Stands in for the audio encoder: a vector says which member heard."""
 
     name = "listener-1"
     training = {"unheard_speakers": [["2", "17"], ["3", "18", "19", "20"]]}  # noqa: RUF012
@@ -308,7 +308,7 @@ class TestReadVoices:
         return made
 
     @pytest.mark.parametrize("validation", [False, True])
-    def test_strangers_hear_them(self, clips: list[VoiceClip], tmp_path: Path, validation: bool) -> None:
+    def test_members_that_never_heard_them_do(self, clips: list[VoiceClip], tmp_path: Path, validation: bool) -> None:
         pool = read_voices(tmp_path, Listener(), tmp_path / "cache", validation)  # type: ignore[arg-type]
         mine = [clip for clip in clips if (clip.speaker in VALIDATION_SPEAKERS) == validation]
         copies = shipped.COPIES + 1
@@ -343,9 +343,9 @@ class TestReadVoices:
 
 class TestReadFaces:
     @pytest.mark.parametrize("validation", [False, True])
-    def test_every_second_picture(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: bool) -> None:
-        pictures = torch.arange(7, dtype=torch.uint8).mul(30).view(7, 1, 1, 1).expand(7, 1, 48, 48)
-        monkeypatch.setattr(face_encoder, "read_pictures", lambda archive: (pictures, np.arange(7)))
+    def test_every_second_image(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: bool) -> None:
+        images = torch.arange(7, dtype=torch.uint8).mul(30).view(7, 1, 1, 1).expand(7, 1, 48, 48)
+        monkeypatch.setattr(face_encoder, "read_images", lambda archive: (images, np.arange(7)))
         archive = tmp_path / "faces.zip"
         archive.write_bytes(b"faces")
         encoder: Any = SimpleNamespace(
@@ -360,8 +360,8 @@ class TestReadFaces:
         assert set(pool.vectors[len(mine) :, 1]) <= {face_encoder.PART}
 
 
-def learnable(seed: int, talks: int) -> Material:
-    """Vectors that tell the class, all classes in each dialogue."""
+def learnable(seed: int, dialogues: int) -> Material:
+    """Vectors that give the class away, all classes in each dialogue."""
     rng = np.random.default_rng(seed)
 
     def pool(count: int, width: int) -> Pool:
@@ -369,10 +369,10 @@ def learnable(seed: int, talks: int) -> Material:
         vectors = 3.0 * np.eye(7, width)[labels] + 0.3 * rng.standard_normal((len(labels), width))
         return Pool(vectors.astype(np.float32), labels)
 
-    words = pool(talks, 9)
+    words = pool(dialogues, 9)
     made = [
-        Talk(rows := np.arange(7) + 7 * number, rows, np.full(7, 4), np.arange(7) % 2, words.labels[rows])
-        for number in range(talks)
+        DialogueRows(rows := np.arange(7) + 7 * number, rows, np.full(7, 4), np.arange(7) % 2, words.labels[rows])
+        for number in range(dialogues)
     ]
     others = rng.standard_normal((10, 7)).astype(np.float32)
     copies = shipped.COPIES + 1
@@ -391,16 +391,16 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestSteps:
     ALONE = 6 + 5 + 4 + 7 + 3
 
-    @given(talks=st.integers(1, 9), rare=st.integers(0, 12), seed=st.integers(0, 99))
+    @given(dialogues=st.integers(1, 9), rare=st.integers(0, 12), seed=st.integers(0, 99))
     @settings(max_examples=20, deadline=None)
-    def test_every_dialogue_once(self, talks: int, rare: int, seed: int) -> None:
-        material = learnable(0, talks + rare)
+    def test_every_dialogue_once(self, dialogues: int, rare: int, seed: int) -> None:
+        material = learnable(0, dialogues + rare)
         # A dialogue is known by its length of speech.
-        marked = [replace(talk, words=talk.words + number) for number, talk in enumerate(material.talks)]
-        material, others = replace(material, talks=marked[:talks]), marked[talks:]
+        marked = [replace(rows, words=rows.words + number) for number, rows in enumerate(material.dialogues)]
+        material, others = replace(material, dialogues=marked[:dialogues]), marked[dialogues:]
         texts = material.text.copy()
         made = list(steps(material, others, np.random.default_rng(seed)))
-        used = talks + min(rare, round(shipped.DAILY * talks))
+        used = dialogues + min(rare, round(shipped.DAILY * dialogues))
         assert len(made) == -(-used // 4)
         seen: Counter[int] = Counter()
         for batch, labels, spoken in made:
@@ -412,7 +412,7 @@ class TestSteps:
             assert set(labels[:7].tolist()) == set(range(7))
         assert len(seen) == used
         assert set(seen.values()) == {1}
-        assert set(range(talks)) <= set(seen)
+        assert set(range(dialogues)) <= set(seen)
         assert np.array_equal(material.text, texts)  # the noise is not added to the material itself
 
     def test_what_stands_beside_the_dialogues(self) -> None:
@@ -430,11 +430,11 @@ class TestTraining:
     def prepared(self, little: None, monkeypatch: pytest.MonkeyPatch) -> None:
         names = {"text": "t-1", "audio": "a-1", "vision": "v-1"}
 
-        def read_material(data: Path, cache: Path) -> tuple[Material, list[Talk], Material, dict[str, str]]:
+        def read_material(data: Path, cache: Path) -> tuple[Material, list[DialogueRows], Material, dict[str, str]]:
             torch.manual_seed(0)  # as reading the faces does
             material = learnable(0, 14)
-            rare = material.talks[10:]
-            return replace(material, talks=material.talks[:10]), rare, learnable(1, 6), names
+            rare = material.dialogues[10:]
+            return replace(material, dialogues=material.dialogues[:10]), rare, learnable(1, 6), names
 
         monkeypatch.setattr(shipped, "read_material", read_material)
 

@@ -29,7 +29,7 @@ def data(write_split: Callable[..., Corpus], tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_adapter_is_learned_and_read(data: Path) -> None:
+def test_an_adapter_is_trained_and_read(data: Path) -> None:
     out = data / "new" / "adapter"
     train_text_adapter(data, out, epochs=(1, 1), soup=2, progress=False)
     assert sorted(path.name for path in out.iterdir()) == ["model.json", "model.safetensors"]

@@ -237,7 +237,7 @@ class TestEpoch:
         assert files(tmp_path / "with") == files(tmp_path / "without")
 
     @pytest.mark.parametrize("model", MODELS)
-    def test_ten_small_dialogues_are_learned_by_heart(
+    def test_ten_small_dialogues_are_memorised(
         self, write_split: Callable[..., Corpus], run: Callable[..., list[str]], tmp_path: Path, model: str, words: Any
     ) -> None:
         folder = tmp_path / "ten"

@@ -32,8 +32,8 @@ from synctva_ros.training.voice_encoder import (
     VoiceClip,
     fold_of,
     follow,
-    judge,
     pad,
+    predict,
     read_clips,
     train_voice_encoder,
 )
@@ -161,7 +161,7 @@ class TestReadClips:
         with pytest.raises(ValueError, match=sentence):
             read_clips(tmp_path)
 
-    def test_pictures_without_sound_are_named(self, tmp_path: Path) -> None:
+    def test_images_without_sound_are_named(self, tmp_path: Path) -> None:
         with av.open(str(tmp_path / "a.mp4"), "w") as out:
             stream = out.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
             for _ in range(5):
@@ -279,15 +279,15 @@ def network() -> VoiceNetwork:
 class TestJudge:
     def test_probabilities(self, network: VoiceNetwork) -> None:
         sounds = [voice(*MANNERS[name], SPEAKERS["2"], 0) for name in MANNERS]
-        said = judge(network, 0, sounds)
+        said = predict(network, 0, sounds)
         assert said.shape == (2, len(EMOTIONS))
         np.testing.assert_allclose(said.sum(axis=1), 1.0, atol=1e-6)
-        np.testing.assert_allclose(judge(network, 0, [0.01 * sound for sound in sounds]), said, atol=1e-4)
-        assert np.abs(judge(network, 1, sounds) - said).max() > 1e-3
+        np.testing.assert_allclose(predict(network, 0, [0.01 * sound for sound in sounds]), said, atol=1e-4)
+        assert np.abs(predict(network, 1, sounds) - said).max() > 1e-3
 
     def test_silence_is_refused(self, network: VoiceNetwork) -> None:
         with pytest.raises(ValueError, match=r"silent: leave it out of labels\.csv"):
-            judge(network, 0, [np.zeros(RATE, np.float32)])
+            predict(network, 0, [np.zeros(RATE, np.float32)])
 
 
 def train(data: Path, out: Path, options: Mapping[str, int] = {}, report: Path | None = None) -> Scores:
@@ -309,8 +309,8 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 @needs_espeak
 class TestTraining:
-    def test_strangers_are_recognised(self, trained: tuple[Path, Scores]) -> None:
-        """The two manners are easy to tell apart, if labels and clips are not mixed up on the way."""
+    def test_held_out_speakers_are_recognised(self, trained: tuple[Path, Scores]) -> None:
+        """The two manners are easy to distinguish, if labels and clips are not mixed up on the way."""
         scores = trained[1]
         assert scores.n == len(SPEAKERS) * len(MANNERS) * CLIPS
         assert scores.unweighted_recall > 0.8
@@ -334,14 +334,14 @@ class TestTraining:
         clips = read_clips(data / CORPUS)
         right = 0
         for clip in clips:
-            (stranger,) = (
+            (member,) = (
                 number for number, names in enumerate(encoder.training["unheard_speakers"]) if clip.speaker in names
             )
             speech = as_speech(clip.cut(), RATE)
             assert speech is not None
-            said = torch.from_numpy(encoder.encode_members(speech)[stranger])
+            said = torch.from_numpy(encoder.encode_members(speech)[member])
             np.testing.assert_allclose(
-                said.softmax(dim=0), judge(encoder.network, stranger, [clip.cut()])[0], atol=1e-3
+                said.softmax(dim=0), predict(encoder.network, member, [clip.cut()])[0], atol=1e-3
             )
             right += int(said.argmax()) == clip.label
         assert right / len(clips) == pytest.approx(scores.accuracy, abs=0.05)  # half precision
