@@ -161,20 +161,20 @@ def test_the_shares_of_the_stages_add_up_to_the_time_since_the_end_of_speech() -
     assert emotion.durations == {"turns": 0.5, "fusion": 0.25, "last": 0.0, "total": 0.75}
 
 
+@pytest.mark.parametrize("is_final", [False, True])
 @pytest.mark.parametrize("spent", [0, 1, 123_456_789, 98_765_432_109])
-def test_the_total_is_the_time_on_the_clock_of_the_stamps(spent: int) -> None:
+def test_the_total_is_the_time_on_the_clock_of_the_stamps(spent: int, is_final: bool) -> None:
     clock = Clock()
-    pipeline, fusion = street(clock)
-    for is_final in (False, True):
-        event = utterance(170_000_000, is_final=is_final)
-        clock.now = event.end + spent // 3
-        list(pipeline.push(event))
-        clock.now = event.end + spent
-        (*_, emotion) = pipeline.push(transcript(170_000_000, is_final=is_final))
-        shares = dict(emotion.durations)
-        assert shares.pop("total") == spent / SECOND
-        assert sum(shares.values()) == pytest.approx(spent / SECOND, abs=1e-9)
-        assert list(shares) == ["fusion", "last"]
+    pipeline, _ = street(clock)
+    event = utterance(170_000_000, is_final=is_final, durations={"turns": 0.1})
+    clock.now = event.end + spent // 3
+    list(pipeline.push(event))
+    clock.now = event.end + spent
+    (*_, emotion) = pipeline.push(transcript(170_000_000, is_final=is_final))
+    shares = dict(emotion.durations)
+    assert shares.pop("total") == spent / SECOND
+    assert sum(shares.values()) == pytest.approx(spent / SECOND, abs=1e-9)
+    assert list(shares) == ["turns", "fusion", "last"]
 
 
 def test_the_total_is_no_share_when_another_stage_follows() -> None:
