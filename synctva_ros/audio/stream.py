@@ -181,7 +181,7 @@ class SampleStream:
             self._warn_once(
                 "duplicate",
                 f"stream {self.stream_id}: {MANY_DUPLICATES} chunks had numbers that were there before and were left "
-                "out; does a recording play in a loop, or did a source start again without a new stream_id?",
+                "out; do two sources publish under one stream_id?",
             )
 
     def flush(self) -> Iterator[Run]:

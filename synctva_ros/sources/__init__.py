@@ -1,4 +1,4 @@
-"""Where sound and pictures come from: microphone, camera, media file."""
+"""Where sound and images come from: microphone, camera, media file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A camera, a video or a still picture through OpenCV's ``VideoCapture``."""
+"""A camera, a video or a still image through OpenCV's ``VideoCapture``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CameraCounters:
 
 
 class Camera:
-    """Reads pictures on a thread of its own until stopped, and opens the device again when it was lost.
+    """Reads images on a thread of its own until stopped, and opens the device again when it was lost.
 
     Args:
         config: device, size, rate and frame; a video is repeated at its end. The rate may be changed at any time.
@@ -34,7 +34,7 @@ class Camera:
         log: called with one sentence when the device is open.
         warn: called with one sentence when the device is lost or refused.
 
-    The stamp is taken when OpenCV hands the picture over, the closest to the exposure that all its back ends give.
+    The stamp is taken when OpenCV hands the image over, the closest to the exposure that all its back ends give.
 
     """
 
@@ -103,7 +103,7 @@ class Camera:
         self.connected = False
 
     def _read(self, capture: Any, backoff: Backoff) -> bool:
-        """Give pictures on until there are none; return whether there was one."""
+        """Give images on until there are none; return whether there was one."""
         import cv2
 
         if not capture.isOpened():

@@ -1,4 +1,4 @@
-"""A media file, decoded with PyAV (FFmpeg): its sound as chunks and its pictures, in the order of time."""
+"""A media file, decoded with PyAV (FFmpeg): its sound as chunks and its images, in the order of time."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class MediaFile:
     Args:
         path: any file that FFmpeg reads.
         chunk: length of a chunk of sound [s].
-        video_rate: pictures per second at the most [Hz]; 0 leaves the pictures out.
+        video_rate: images per second at the most [Hz]; 0 leaves the images out.
         warn: called with one sentence when a part cannot be played.
         frame_id: for the headers.
 
     Raises:
-        SourceError: there is no such file, it is no media file, or it has neither sound nor pictures.
+        SourceError: there is no such file, it is no media file, or it has neither sound nor video.
 
     """
 
@@ -100,10 +100,10 @@ class MediaFile:
         last: AudioChunk | None = None
         for item in heapq.merge(*parts, key=lambda item: item.stamp):
             if isinstance(item, AudioChunk) and item.end_of_stream:
-                last = item  # pictures may come after the sound
+                last = item  # images may come after the sound
             else:
                 yield item
-        everything = self._video_rate > 0 or not self.has_video  # else the pictures may make up the rest
+        everything = self._video_rate > 0 or not self.has_video  # else the images may make up the rest
         missing = (self.duration or 0.0) - self._reached / NANOSECONDS
         if everything and missing > MISSING and not self._damage_said:
             self._warn(

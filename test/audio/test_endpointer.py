@@ -552,6 +552,19 @@ def test_two_sources_on_one_topic_end_in_one_of_them_and_a_warning():
     assert len(warnings) == 1
 
 
+@pytest.mark.parametrize("first", [0, 1000])
+def test_two_sources_under_one_stream_id_do_not_begin_it_anew_again_and_again(first):
+    warnings = []
+    endpointer = Endpointer(warn=warnings.append)
+    ahead = numbered_from(first, chunks(demo()[: at(8.0)]))
+    other = list(chunks(turn(1, 3.0), end=False))
+    both = [item for pair in zip(ahead, other, strict=False) for item in pair]
+    found = find([*both, *ahead[len(other) :]], endpointer)
+    assert_same_utterances(found, find(ahead))
+    assert len(warnings) == 1
+    assert "two sources" in warnings[0]
+
+
 # --- the robot speaks itself
 
 

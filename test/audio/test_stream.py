@@ -123,11 +123,11 @@ def test_the_end_of_the_stream_releases_what_waits():
     assert [(lost, item.sequence) for lost, item in orderer.push(chunk(3, end=True))] == [(1, 2), (0, 3)]
 
 
-def test_a_recording_in_a_loop_is_warned_of_once():
+def test_many_chunks_that_come_twice_are_warned_of_once():
     warnings = []
     play([chunk(n) for n in range(MANY_DUPLICATES)] + [chunk(n) for n in range(MANY_DUPLICATES)] * 2, warnings)
     assert len(warnings) == 1
-    assert "loop" in warnings[0]
+    assert "two sources" in warnings[0]
 
 
 # --- samples

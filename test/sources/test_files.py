@@ -25,7 +25,7 @@ def test_folders_are_searched_in_order_and_each_file_is_taken_once(tmp_path: Pat
     assert not is_picture(Path("x.mp4"))
 
 
-def test_a_picture_is_bgr_whatever_it_was(tmp_path: Path) -> None:
+def test_an_image_is_bgr_whatever_it_was(tmp_path: Path) -> None:
     grey = np.arange(48 * 40, dtype=np.uint8).reshape(48, 40)
     cv2.imwrite(str(tmp_path / "grey.png"), grey)
     image = read_picture(tmp_path / "grey.png")
@@ -38,7 +38,7 @@ def test_a_picture_is_bgr_whatever_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"), [(None, "no such file"), (b"", "cannot be read"), (b"x" * 99, "cannot")]
 )
-def test_a_broken_picture_is_named(tmp_path: Path, content: bytes | None, reason: str) -> None:
+def test_a_broken_image_is_named(tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "broken.jpg"
     if content is not None:
         path.write_bytes(content)
