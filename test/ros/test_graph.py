@@ -1,19 +1,17 @@
 """The whole street over real DDS: the demo dialogue in, one message on /emotion per turn out."""
 
 import itertools
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from harness import DEMO, ORIGIN, ROOT, SCRIPT, WHISPER, Observer, dialogue_chunks, until  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
@@ -22,81 +20,78 @@ from std_msgs.msg import Bool  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from synctva_ros import msg  # noqa: E402
-from synctva_ros.events import AudioChunk, Modality  # noqa: E402
-from synctva_ros.ros.convert import chunk_to_msg, from_time, to_time  # noqa: E402
-from synctva_ros.ros.graph import Graph  # noqa: E402
-from synctva_ros.ros.node import QOS_AUDIO_IN, QOS_AUDIO_OUT, QOS_LATCHED, QOS_RESULT  # noqa: E402
-from synctva_ros.sources.media import MediaFile  # noqa: E402
+from synctva_ros.config import plan  # noqa: E402
+from synctva_ros.events import AudioChunk, EndOfStream, Modality  # noqa: E402
+from synctva_ros.ros.convert import from_time, to_msg, to_time  # noqa: E402
+from synctva_ros.ros.graph import Graph, create_node  # noqa: E402
+from synctva_ros.ros.node import QOS_AUDIO_OUT, QOS_RESULT  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "synctva_ros/demo"
-WHISPER = str(ROOT / "synctva_ros/weights/whisper_demo")
-SCRIPT = json.loads((DEMO / "dialogue.json").read_text())["turns"]
-CORE = ["utterance", "transcriber", "features", "emotion"]
+CORE = tuple(plan())
+HEARD = ("audio", "utterance", "transcript", "faces", "features", "emotion", "emotion/labels")
+#: Of the time since the end of speech, one after the other.
+STAGES = ["turns", "fusion", "dialogue", "total"]
 
 
-class Observer(Node):
-    """Listens to every topic of the street."""
+def planned(changes=None, *, media=None, **asked):
+    """The nodes for what is asked for, with the demo's recogniser and some other parameters."""
+    nodes = plan(media=str(media or ""), whisper="demo", **asked)
+    for name, values in (changes or {}).items():
+        nodes[name] = nodes.get(name, {}) | values
+    return nodes
 
-    def __init__(self):
-        super().__init__("observer")
-        self.seen = {name: [] for name in ("audio", "utterance", "transcript", "features", "emotion", "emotion/labels")}
-        types = (msg.AudioChunk, msg.Utterance, msg.Transcript, msg.UtteranceFeatures, msg.Emotion, msg.LabelTable)
-        for (topic, seen), kind in zip(self.seen.items(), types, strict=True):
-            qos = {"audio": QOS_AUDIO_IN, "emotion/labels": QOS_LATCHED}.get(topic, QOS_RESULT)
-            self.create_subscription(kind, topic, self.hear if topic == "emotion" else seen.append, qos)
-        self.seen["provisional"] = []
-        self.over = set()
-        self.diagnostics = {}
-        self.create_subscription(DiagnosticArray, "/diagnostics", self.diagnose, QoSProfile(depth=10))
 
-    def hear(self, message):
-        """One final message an utterance, and what is provisional before it."""
-        assert message.utterance_id not in self.over
+def sort_emotions(observer):
+    """One final message an utterance, and what is provisional before it."""
+    said, over = observer.seen.pop("emotion", []), set()
+    observer.seen["emotion"], observer.seen["provisional"] = [], []
+    for message in said:
+        assert message.utterance_id not in over
         if message.status == msg.Emotion.PROVISIONAL:
-            self.seen["provisional"].append(message)
+            observer.seen["provisional"].append(message)
         else:
-            self.over.add(message.utterance_id)
-            self.seen["emotion"].append(message)
-
-    def diagnose(self, message):
-        for status in message.status:
-            self.diagnostics[status.name] = (status.message, {pair.key: pair.value for pair in status.values})
+            over.add(message.utterance_id)
+            observer.seen["emotion"].append(message)
 
 
-def play(nodes, overrides, while_running=lambda graph: None, seconds=240.0):
+def play(nodes, seconds=240.0):
     """Run a graph until its file has ended and return what an observer saw."""
-    overrides = {"transcriber": {"model": WHISPER}, **overrides}
-    graph = Graph(nodes, ROOT / "config/perception.yaml", overrides, on_emotion=lambda message: None)
-    observer = Observer()
+    answered = []
+    graph = Graph(nodes, ROOT / "config/perception.yaml", lambda emotion: emotion.is_final and answered.append(emotion))
+    observer = Observer(*HEARD)
     try:
         graph.executor.add_node(observer)
         graph.start()
         deadline = time.monotonic() + seconds
         while not graph.finished:
-            while_running(graph)
             assert time.monotonic() < deadline, "the graph has not finished"
             time.sleep(0.05)
-        time.sleep(0.5)  # the observer may be a moment behind the graph's own listener
+        # The observer may be a moment behind the graph's own listener, and diagnostics come once a second.
+        final = {msg.Emotion.FINAL, msg.Emotion.UNCERTAIN}
+        until(
+            lambda: sum(message.status in final for message in observer.seen["emotion"]) >= len(answered), "an answer"
+        )
+        until(lambda: set(observer.diagnostics) == set(nodes), "the diagnostics")
     finally:
         graph.stop()
         observer.destroy_node()
+    sort_emotions(observer)
+    assert [message.utterance_id for message in observer.seen["emotion"]] == [one.utterance_id for one in answered]
     observer.seen["diagnostics"] = observer.diagnostics
     return observer.seen
 
 
 @pytest.fixture(scope="module")
-def face_picture(tmp_path_factory):
-    data = pytest.importorskip("skimage.data", reason="scikit-image, which ships a picture of a face, is not installed")
+def face_image(tmp_path_factory):
+    data = pytest.importorskip("skimage.data", reason="scikit-image, which ships an image of a face, is not installed")
     cv2 = pytest.importorskip("cv2")
     path = tmp_path_factory.mktemp("face") / "face.png"
     cv2.imwrite(str(path), cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR))
     return path
 
 
-def test_the_dialogue_in_real_time(face_picture):
-    media = {"file": str(DEMO / "dialogue.flac"), "realtime": True, "video_rate": 0.0}
-    seen = play([*CORE, "media", "camera"], {"media": media, "camera": {"device": str(face_picture)}})
+def test_the_dialogue_in_real_time(face_image):
+    nodes = planned(media=DEMO / "dialogue.flac", camera=str(face_image))
+    seen = play(nodes)
     emotions = seen["emotion"]
     origin = from_time(seen["audio"][0].header.stamp)
 
@@ -115,8 +110,10 @@ def test_the_dialogue_in_real_time(face_picture):
         assert message.modalities == Modality.TEXT | Modality.AUDIO | Modality.VISION
         assert message.face_id.startswith("f")
         durations = dict(zip(message.stages, message.durations, strict=True))
-        assert {"endpoint", "transcribe", "audio", "vision", "text", "network", "total"} <= set(durations)
-        assert durations["total"] >= durations["endpoint"] >= 0.5  # the hang-over is part of both
+        assert list(durations) == STAGES
+        assert durations["total"] >= durations["turns"] >= 0.5  # the hang-over is part of both
+        assert set(message.work) == {"transcribe", "audio", "text", "vision", "network"}
+        assert all(seconds > 0 for seconds in message.work_durations)
         assert np.isnan(message.valence)
         assert np.isnan(message.arousal)
     for number, message in enumerate(emotions):
@@ -135,6 +132,10 @@ def test_the_dialogue_in_real_time(face_picture):
         assert 0 <= from_time(utterance.samples_start) - from_time(first.header.stamp) <= length
         assert from_time(last.header.stamp) > from_time(utterance.header.stamp) - length
 
+    # One report of the faces in each image, and of whose they are.
+    assert len({from_time(report.header.stamp) for report in seen["faces"]}) == len(seen["faces"])
+    assert {face.face_id for report in seen["faces"] for face in report.faces} == {emotions[0].face_id}
+
     # While someone speaks: voice and face every half second, in the same turn of the dialogue as the answer.
     for message in emotions:
         before = [other for other in seen["provisional"] if other.utterance_id == message.utterance_id]
@@ -148,31 +149,31 @@ def test_the_dialogue_in_real_time(face_picture):
             assert other.stream_end <= message.stream_end + 0.15
 
     said = seen["diagnostics"]
-    assert set(said) == {*CORE, "media", "camera"}
+    assert set(said) == set(nodes) == {*CORE, "media", "camera"}
     assert said["camera"][0] == "watching"
     assert int(said["utterance"][1]["utterances"]) >= len(SCRIPT) - 1
     assert said["transcriber"][1]["model"] == "whisper_demo"
-    assert said["emotion"][1]["dropped"] == "0"
+    assert said["emotion"][1]["shed"] == "0"
 
     table = seen["emotion/labels"][0]
     assert list(table.labels) == list(emotions[0].labels)
     assert table.model_id == emotions[0].model_id != ""
 
 
-def test_as_fast_as_it_can_go_from_a_file_with_sound_and_pictures(face_picture, tmp_path):
+def test_as_fast_as_it_can_go_from_a_file_with_sound_and_images(face_image, tmp_path):
     av, cv2 = pytest.importorskip("av"), pytest.importorskip("cv2")
-    picture = cv2.resize(cv2.imread(str(face_picture)), (640, 480))
+    image = cv2.resize(cv2.imread(str(face_image)), (640, 480))
     path = tmp_path / "dialogue.mkv"
     with av.open(str(DEMO / "dialogue.flac")) as source, av.open(str(path), "w") as out:
         sound = out.add_stream("flac", rate=source.streams.audio[0].rate, layout="mono")
         video = out.add_stream("mpeg4", rate=5, width=640, height=480, pix_fmt="yuv420p")
         for _ in range(int(5 * (SCRIPT[-1]["end"] + 1))):
-            out.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+            out.mux(video.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
         for frame in source.decode(audio=0):
             out.mux(sound.encode(frame))
         out.mux(sound.encode(None))
         out.mux(video.encode(None))
-    seen = play([*CORE, "media"], {"media": {"file": str(path), "realtime": False}})
+    seen = play(planned(media=path, fast=True))
     assert [message.text for message in seen["emotion"]] == [turn["text"] for turn in SCRIPT]
     for message, features in zip(seen["emotion"], seen["features"], strict=True):
         assert message.modalities & Modality.VISION
@@ -180,8 +181,7 @@ def test_as_fast_as_it_can_go_from_a_file_with_sound_and_pictures(face_picture, 
 
 
 def test_without_words_without_camera_it_goes_on():
-    media = {"file": str(DEMO / "dialogue.flac"), "realtime": False}
-    seen = play([*CORE, "media"], {"media": media, "transcriber": {"model": ""}})
+    seen = play(planned({"transcriber": {"model": ""}}, media=DEMO / "dialogue.flac", fast=True))
     assert len(seen["emotion"]) == len(SCRIPT)
     for message in seen["emotion"]:
         assert message.text == ""
@@ -189,32 +189,9 @@ def test_without_words_without_camera_it_goes_on():
         assert list(message.contributions) == [0.0, 1.0, 0.0]
 
 
-def test_a_pause_and_the_reset_service_start_a_new_dialogue():
-    def reset_once(graph, done=[]):  # noqa: B006 (remembers that it has been called)
-        answered = len(graph.answered)
-        if answered >= 3 and not done:
-            done.append(True)
-            caller = Node("caller")
-            graph.executor.add_node(caller)
-            client = caller.create_client(Trigger, "emotion/reset")
-            assert client.wait_for_service(timeout_sec=10.0)
-            future = client.call_async(Trigger.Request())
-            while not future.done():
-                time.sleep(0.01)
-            assert future.result().success
-            graph.executor.remove_node(caller)
-            caller.destroy_node()
-
-    media = {"file": str(DEMO / "dialogue.flac"), "realtime": True}
-    seen = play([*CORE, "media"], {"media": media, "transcriber": {"model": ""}}, reset_once)
-    dialogues = [message.dialogue_id for message in seen["emotion"]]
-    assert dialogues[0] == dialogues[2] != dialogues[3] == dialogues[-1]
-    assert [message.turn for message in seen["emotion"]][:4] == [0, 1, 2, 0]
-
-    seen = play(
-        [*CORE, "media"],
-        {"media": {**media, "realtime": False}, "transcriber": {"model": ""}, "emotion": {"pause": 1.5}},
-    )
+def test_a_long_pause_starts_a_new_dialogue():
+    changes = {"transcriber": {"model": ""}, "emotion": {"pause": 1.5}}
+    seen = play(planned(changes, media=DEMO / "dialogue.flac", fast=True))
     pauses = [after["start"] - before["end"] for before, after in itertools.pairwise(SCRIPT)]
     expected = [pause > 1.5 for pause in pauses]
     assert True in expected
@@ -231,59 +208,61 @@ class Driver(Node):
         self.audio = self.create_publisher(msg.AudioChunk, "audio", QOS_AUDIO_OUT)
         self.clock = self.create_publisher(Clock, "/clock", QoSProfile(depth=10))
         self.robot = self.create_publisher(Bool, "robot_speaking", QOS_RESULT)
+        self.reset, self.answer = self.create_client(Trigger, "emotion/reset"), None
+        self.answered = []
+        self.create_subscription(msg.Emotion, "emotion", self.hear, QOS_RESULT)
+
+    def hear(self, message):
+        if message.status != msg.Emotion.PROVISIONAL:
+            self.answered.append(message)
 
 
-def drive(overrides, chunks, on_chunk=lambda driver, chunk: None):
-    """Send chunks to the core nodes, on sim time, and return what an observer saw."""
-    overrides = {name: {"use_sim_time": True, **overrides.get(name, {})} for name in CORE}
-    graph = Graph(CORE, None, overrides, on_emotion=lambda message: None)
-    observer, driver = Observer(), Driver()
+def drive(changes, chunks, on_chunk=lambda driver, chunk: None, *, sim_time=True):
+    """Send chunks to the core nodes and return what an observer saw."""
+    nodes = {name: values | {"use_sim_time": sim_time} for name, values in planned(changes).items()}
+    graph = Graph(nodes, None, on_emotion=lambda emotion: None)
+    observer, driver, ends = Observer(*HEARD), Driver(), []
     try:
+        graph.nodes["utterance"].watchers.append(lambda event: isinstance(event, EndOfStream) and ends.append(event))
         for node in (observer, driver):
             graph.executor.add_node(node)
         graph.start()
-        while driver.audio.get_subscription_count() < 2:
-            time.sleep(0.02)
+        until(lambda: driver.audio.get_subscription_count() == 2, "the listeners to the sound")
+        until(driver.robot.get_subscription_count, "a listener to what the robot says")
         for chunk in chunks:
             driver.clock.publish(Clock(clock=to_time(chunk.stamp + 30_000_000)))
             on_chunk(driver, chunk)
-            driver.audio.publish(chunk_to_msg(chunk, "mic"))
+            driver.audio.publish(to_msg(chunk))
             time.sleep(0.002)
-        deadline = time.monotonic() + 60.0
-        while time.monotonic() < deadline:
-            ended = chunks[-1].stream_id in graph.nodes["utterance"].ended_streams
-            if ended and len(observer.seen["emotion"]) >= len(observer.seen["utterance"]):
-                break
-            time.sleep(0.05)
-        time.sleep(0.3)
+        expected = sum(chunk.end_of_stream for chunk in chunks)
+        until(lambda: len(ends) == expected, "the end of the stream")
+        turns = graph.nodes["utterance"]
+        count = int(turns.diagnose()[2]["utterances"])
+        final = {msg.Emotion.FINAL, msg.Emotion.UNCERTAIN}
+        until(
+            lambda: (
+                sum(message.status in final for message in observer.seen["emotion"]) >= count
+                and all(len(observer.seen[topic]) >= count for topic in ("utterance", "transcript", "features"))
+            ),
+            "an answer",
+        )
     finally:
         graph.stop()
         observer.destroy_node()
         driver.destroy_node()
+    sort_emotions(observer)
     return observer.seen
 
 
-ORIGIN = 100_000_000_000  # sim time begins near 0
-
-
-def dialogue_chunks(turns):
-    """The first turns of the dialogue as chunks, with a last one that ends the stream."""
-    until = ORIGIN + round((SCRIPT[turns - 1]["end"] + 1.0) * 1e9)
-    chunks = [chunk for chunk in MediaFile(DEMO / "dialogue.flac").play(ORIGIN) if chunk.stamp < until]
-    last = chunks[-1]
-    end = AudioChunk(last.stream_id, last.sequence + 1, until, last.sample_rate, last.samples[:0], end_of_stream=True)
-    return [*chunks, end]
-
-
 def test_topics_of_another_driver_on_sim_time():
-    seen = drive({"transcriber": {"model": WHISPER}}, dialogue_chunks(3))
+    seen = drive({}, dialogue_chunks(3))
     assert [message.text for message in seen["emotion"]] == [turn["text"] for turn in SCRIPT[:3]]
     for message, turn in zip(seen["emotion"], SCRIPT[:3], strict=True):
         assert from_time(message.header.stamp) / 1e9 == pytest.approx(100.0 + turn["end"], abs=0.1)
         assert message.header.frame_id == "mic"
         durations = dict(zip(message.stages, message.durations, strict=True))
         # Counted on /clock, which stands near 100 s and runs about fifteen times as fast as the wall.
-        assert 0.45 <= durations["endpoint"] <= durations["total"] < 60.0
+        assert 0.45 <= durations["turns"] <= durations["total"] < 60.0
 
 
 def test_what_is_done_ahead_changes_nothing():
@@ -291,7 +270,7 @@ def test_what_is_done_ahead_changes_nothing():
     seen = {}
     for ahead in (False, True):
         utterance = {"speculate": ahead, "provisional_interval": 0.5 if ahead else 0.0}
-        seen[ahead] = drive({"transcriber": {"model": WHISPER}, "utterance": utterance}, dialogue_chunks(6))
+        seen[ahead] = drive({"utterance": utterance}, dialogue_chunks(6))
     assert [message.text for message in seen[True]["emotion"]] == [turn["text"] for turn in SCRIPT[:6]]
     for topic in ("utterance", "transcript", "features", "emotion"):
         assert len(seen[True][topic]) == len(seen[False][topic]) == 6
@@ -310,7 +289,26 @@ def test_what_is_done_ahead_changes_nothing():
     }
 
 
-def test_the_robot_does_not_listen_to_itself():
+def test_the_reset_service_starts_a_new_dialogue():
+    def reset(driver, chunk):
+        """Once, when three turns have been answered."""
+        if chunk.stamp - ORIGIN < (SCRIPT[2]["end"] + 0.8) * 1e9 or driver.answer is not None:
+            return
+        until(lambda: len(driver.answered) == 3, "three answers")
+        assert driver.reset.wait_for_service(timeout_sec=60.0)
+        future = driver.reset.call_async(Trigger.Request())
+        until(future.done, "an answer of the service")
+        driver.answer = future.result()
+        assert driver.answer.success
+
+    seen = drive({"transcriber": {"model": ""}}, dialogue_chunks(5), reset)
+    dialogues = [message.dialogue_id for message in seen["emotion"]]
+    assert dialogues[0] == dialogues[2] != dialogues[3] == dialogues[-1]
+    assert [message.turn for message in seen["emotion"]] == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize("sim_time", [True, False], ids=["on /clock", "a recording with old stamps"])
+def test_the_robot_does_not_listen_to_itself(sim_time):
     """The robot speaks from 4.5 s to 8 s, over the whole second turn."""
 
     def robot(driver, chunk):
@@ -320,7 +318,7 @@ def test_the_robot_does_not_listen_to_itself():
                 driver.robot.publish(Bool(data=speaking))
                 time.sleep(0.3)
 
-    seen = drive({"transcriber": {"model": WHISPER}}, dialogue_chunks(3), robot)
+    seen = drive({}, dialogue_chunks(3), robot, sim_time=sim_time)
     assert [message.text for message in seen["emotion"]] == [SCRIPT[0]["text"], SCRIPT[2]["text"]]
 
 
@@ -336,7 +334,7 @@ def test_damaged_sound_leaves_the_graph_alive():
         if chunk.sequence == 90:
             driver.audio.publish(msg.AudioChunk(stream_id=chunk.stream_id, sequence=5, channels=2, samples=[0.0]))
 
-    seen = drive({"transcriber": {"model": WHISPER}}, sent, malformed)
+    seen = drive({}, sent, malformed)
     assert len(seen["emotion"]) == 3
     assert [message.text for message in seen["emotion"]][1:] == [turn["text"] for turn in SCRIPT[1:3]]
     assert all(np.isfinite(message.probabilities).all() for message in seen["emotion"])
@@ -362,19 +360,20 @@ def test_each_node_in_a_process_of_its_own():
     )
     arguments = {
         "emotion": [],
-        "features": ["vision:=false"],
+        "features": [],
         "transcriber": [f"model:={WHISPER}"],
+        "faces": ["vision:=false"],
         "utterance": [],
         "media": [f"file:={DEMO / 'dialogue.flac'}", "realtime:=false"],
     }
     processes = {}
     for name, values in arguments.items():
-        command = [sys.executable, "-m", f"synctva_ros.ros.{name}", "--ros-args"]
+        command = [sys.executable, "-m", "synctva_ros.ros", name, "--ros-args"]
         for value in values:
             command += ["-p", value]
         processes[name] = subprocess.Popen(command, env=os.environ)
     rclpy.init()
-    observer = Observer()
+    observer = Observer("emotion")
     executor = rclpy.executors.SingleThreadedExecutor()
     executor.add_node(observer)
     spinner = threading.Thread(target=executor.spin, daemon=True)
@@ -393,7 +392,11 @@ def test_each_node_in_a_process_of_its_own():
                     if state == before:
                         change.call_async(ChangeState.Request(transition=Transition(id=transition)))
         deadline = time.monotonic() + 120.0
-        while len(observer.seen["emotion"]) < len(SCRIPT) and time.monotonic() < deadline:
+        final = {msg.Emotion.FINAL, msg.Emotion.UNCERTAIN}
+        while (
+            sum(message.status in final for message in observer.seen["emotion"]) < len(SCRIPT)
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.1)
         for process in processes.values():
             assert process.poll() is None
@@ -405,15 +408,14 @@ def test_each_node_in_a_process_of_its_own():
         spinner.join()
         observer.destroy_node()
         rclpy.try_shutdown()
+    sort_emotions(observer)
     assert [message.text for message in observer.seen["emotion"]] == [turn["text"] for turn in SCRIPT]
     assert set(codes.values()) == {0}, codes
 
 
 def test_unknown_parameters_are_reported(capfd):
     rclpy.init()
-    from synctva_ros.ros.utterance import UtteranceNode
-
-    node = UtteranceNode(parameter_overrides=[Parameter("hang_over", value=0.3)])
+    node = create_node("utterance", parameter_overrides=[Parameter("hang_over", value=0.3)])
     node.destroy_node()
     rclpy.try_shutdown()
     assert "hang_over" in capfd.readouterr().err

@@ -1,9 +1,10 @@
-"""What all nodes share: pictures arrive whatever reliability their publisher has, and a signal ends a node."""
+"""What all nodes share: images arrive whatever reliability their publisher has, and a signal ends a node."""
 
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 
 from synctva_ros.ros.node import QOS_IMAGE_IN, QOS_IMAGE_OUT, PerceptionNode  # noqa: E402
 
-#: Somebody's camera driver: 20 pictures of 900 kB each second.
+#: Somebody's camera driver: 20 images of 900 kB each second.
 DRIVER = """
 import time, rclpy
 from rclpy.node import Node
@@ -31,18 +32,18 @@ while True:
 
 
 class Watcher(PerceptionNode):
-    """Receives pictures and does nothing with them."""
+    """Receives images and does nothing with them; it has the parameters of the node that looks at them."""
 
     def __init__(self):
-        super().__init__("watcher")
         self.seen = []
         self.warnings = []
+        super().__init__("faces")
+
+    def get_logger(self):
+        return SimpleNamespace(warning=self.warnings.append, error=self.warnings.append, info=lambda sentence: None)
 
     def activate(self):
         self.subscribe(Image, "image", self.seen.append, QOS_IMAGE_IN)
-
-    def warn(self, sentence):
-        self.warnings.append(sentence)
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def spin(seconds, done, *nodes):
     executor.shutdown()
 
 
-def test_large_pictures_from_another_process_arrive(watcher):
+def test_large_images_from_another_process_arrive(watcher):
     driver = subprocess.Popen([sys.executable, "-c", DRIVER])
     try:
         spin(20.0, lambda: watcher.seen, watcher)
@@ -81,7 +82,7 @@ def test_large_pictures_from_another_process_arrive(watcher):
     assert not watcher.warnings
 
 
-def test_pictures_of_a_best_effort_driver_arrive_and_a_later_reliable_one_gives_each_once(watcher):
+def test_images_of_a_best_effort_driver_arrive_and_a_later_reliable_one_gives_each_once(watcher):
     driver = Node("driver")
     lossy = driver.create_publisher(Image, "image", QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT))
     driver.create_timer(0.05, lambda: lossy.publish(Image(encoding="lossy", data=bytes(3000))))
@@ -101,7 +102,9 @@ def test_pictures_of_a_best_effort_driver_arrive_and_a_later_reliable_one_gives_
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_node_soon_and_without_an_error(number):
-    process = subprocess.Popen([sys.executable, "-m", "synctva_ros.ros.utterance"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "synctva_ros.ros", "utterance"], stderr=subprocess.PIPE, text=True
+    )
     rclpy.init()
     observer = Node("observer")
     deadline = time.monotonic() + 30.0
