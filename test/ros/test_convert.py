@@ -181,6 +181,10 @@ def test_a_transcript_survives(transcript):
     same(convert.from_msg(Transcript, message, is_final=transcript.is_final), transcript)
 
 
+def five_points(values):
+    return np.array(values, np.float32).reshape(5, 2)
+
+
 faces = st.builds(
     Face,
     face_id=names,
@@ -190,8 +194,7 @@ faces = st.builds(
     height=single,
     score=single,
     quality=single,
-    landmarks=st.none()
-    | st.lists(single, min_size=10, max_size=10).map(lambda v: np.array(v, np.float32).reshape(5, 2)),
+    landmarks=st.none() | st.lists(single, min_size=10, max_size=10).map(five_points),
     expression=st.none() | some_vector,
     mouth_opening=maybe,
     person_id=names,
@@ -333,9 +336,8 @@ def test_a_message_holds_what_the_emotion_says():
     assert message.modalities == 3
     assert list(message.stages) == ["turns", "fusion", "dialogue", "total"]
     assert list(message.durations) == [0.5, 0.25, 0.25, 1.0]
-    assert dict(zip(message.work, message.work_durations, strict=True)) == pytest.approx(
-        {"text": 0.1, "network": 0.012}
-    )
+    assert list(message.work) == ["text", "network"]
+    assert list(message.work_durations) == pytest.approx([0.1, 0.012])
     assert math.isnan(message.valence)
     assert convert.from_time(message.header.stamp) == 1_700_000_002 * NANOSECONDS
     assert convert.from_time(message.start) == 1_700_000_000 * NANOSECONDS
@@ -503,7 +505,7 @@ def test_an_image_survives():
     np.testing.assert_array_equal(got.pixels, BGR[:, ::-1])
 
 
-@pytest.mark.parametrize(("suffix", "tolerance"), [(".png", 0), (".jpg", 12)])
+@pytest.mark.parametrize(("suffix", "tolerance"), [(".png", 0), (".jpg", 4)])
 @pytest.mark.parametrize("grey", [False, True], ids=["BGR", "mono"])
 def test_a_compressed_image_survives(suffix, tolerance, grey):
     smooth = cv2.resize(BGR, (60, 40), interpolation=cv2.INTER_LINEAR)
@@ -514,7 +516,8 @@ def test_a_compressed_image_survives(suffix, tolerance, grey):
     got = convert.image_from_msg(sent(message))
     assert (got.stamp, got.frame_id) == (7, "camera")
     expected = np.repeat(smooth[:, :, :1], 3, axis=2) if grey else smooth
-    np.testing.assert_allclose(got.pixels.astype(int), expected.astype(int), atol=tolerance)
+    assert got.pixels.shape == expected.shape
+    assert np.abs(got.pixels.astype(int) - expected.astype(int)).mean() <= tolerance
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 100, b"\xff\xd8\xff\xe0" + bytes(50)])

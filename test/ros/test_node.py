@@ -102,9 +102,8 @@ def test_images_of_a_best_effort_driver_arrive_and_a_later_reliable_one_gives_ea
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_node_soon_and_without_an_error(number):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "synctva_ros.ros", "utterance"], stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "synctva_ros.ros", "utterance"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     rclpy.init()
     observer = Node("observer")
     deadline = time.monotonic() + 30.0
