@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from encoders import picture
+from numpy.typing import NDArray
 from running import SPAWN, Observer, OneProcess, Settings, in_a_process_each, in_one_process
 from spoken import spoken
 
@@ -32,8 +33,8 @@ from synctva_ros.config import DEMO_WHISPER
 NODES = ["emotion", "features", "faces", "transcriber", "utterance"]  # who listens first
 SETTINGS: Settings = {"transcriber": {"model": str(DEMO_WHISPER)}}
 RATE, CHUNK = 16_000, 480
-#: Images per second; 0 is a graph without camera.
-IMAGE_RATES = (0, 10, 30)
+#: Images per second (0 is a graph without camera), and whether the face in them moves.
+IMAGE_RATES = ((0, False), (10, False), (10, True), (30, False))
 #: Discovery, and pages and caches that are touched for the first time, are over by then [s].
 SETTLE = 4.0
 #: What the whole graph in one process may take: percent of one core in silence without camera and with ten images a
@@ -94,7 +95,7 @@ def memory(pid: int) -> tuple[float, float]:
 # --- processes
 
 
-def drive(speech: bool, image_rate: float) -> None:
+def drive(speech: bool, image_rate: float, moves: bool) -> None:
     """Microphone and camera: publish in real time until terminated."""
     import rclpy
     from rclpy.node import Node
@@ -117,10 +118,10 @@ def drive(speech: bool, image_rate: float) -> None:
     else:  # a quiet room: a microphone is never all zeros
         sound = np.random.default_rng(0).normal(0, 1e-4, (10 * RATE, 1)).astype(np.float32)
     sound = sound[: len(sound) // CHUNK * CHUNK].reshape(-1, CHUNK, 1)
-    image = image_to_msg(CameraImage(0, picture(), "camera"))
+    images = [image_to_msg(CameraImage(0, shown, "camera")) for shown in (moving() if moves else [picture()])]
     stream, length = new_stream_id("b"), CHUNK / RATE
     origin, begun = time.time_ns(), time.monotonic()
-    sequence = images = 0
+    sequence = taken = 0
     while True:
         now = time.monotonic() - begun
         while (sequence + 1) * length <= now:
@@ -128,12 +129,24 @@ def drive(speech: bool, image_rate: float) -> None:
             chunk = AudioChunk(stream, sequence, stamp, RATE, sound[sequence % len(sound)], False, "driver")
             audio.publish(to_msg(chunk))
             sequence += 1
-        if image_rate and images / image_rate <= now:
-            image.header.stamp = to_time(origin + round(images / image_rate * 1e9))
+        if image_rate and taken / image_rate <= now:
+            image = images[taken % len(images)]
+            image.header.stamp = to_time(origin + round(taken / image_rate * 1e9))
             camera.publish(image)
-            images += 1
-        due = [(sequence + 1) * length] + ([images / image_rate] if image_rate else [])
+            taken += 1
+        due = [(sequence + 1) * length] + ([taken / image_rate] if image_rate else [])
         time.sleep(max(0.0, min(due) - (time.monotonic() - begun)))
+
+
+def moving() -> list[NDArray[np.uint8]]:
+    """Five seconds of a face that sways, with the noise of a camera, at ten frames a second."""
+    rng, still = np.random.default_rng(0), picture()
+    frames = []
+    for number in range(50):
+        shift = round(12 * np.sin(2 * np.pi * number / 25)), round(4 * np.sin(2 * np.pi * number / 10))
+        noisy = np.roll(still, shift, axis=(1, 0)) + rng.normal(0, 3, still.shape)
+        frames.append(np.clip(noisy, 0, 255).astype(np.uint8))
+    return frames
 
 
 def listen() -> None:
@@ -182,10 +195,11 @@ def measure(
     """Rows of one arrangement under all loads."""
     rows: list[Row] = []
     for speech in (False, True):
-        for image_rate in IMAGE_RATES:
+        for image_rate, moves in IMAGE_RATES:
             load = f"{'speech' if speech else 'silence'}, "
             load += f"{image_rate} images/s" if image_rate else "no camera"
-            driver = SPAWN.Process(target=drive, args=(speech, image_rate), daemon=True)
+            load += ", moving" * moves
+            driver = SPAWN.Process(target=drive, args=(speech, image_rate, moves), daemon=True)
             driver.start()
             time.sleep(2 * SETTLE if not rows else SETTLE)
             counts, begun = observer.counts.copy(), time.monotonic()

@@ -29,9 +29,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from synctva_ros.events import ImageArray
 from synctva_ros.vision.crop import crop, cut, mouth_opening
 from synctva_ros.vision.detector import FaceBox, create_detector
-from synctva_ros.vision.image import Image
 
 DATA = Path(os.environ.get("SYNCTVA_DATA", Path(__file__).parents[2] / "shared/data"))
 RATE = 16_000
@@ -44,12 +44,12 @@ class Clip:
 
     name: str
     rate: float
-    images: list[Image]
+    images: list[ImageArray]
     boxes: list[FaceBox]
     envelope: Series
 
 
-def read(path: Path, scale: float, detect: Callable[[Image], list[FaceBox]]) -> Clip:
+def read(path: Path, scale: float, detect: Callable[[ImageArray], list[FaceBox]]) -> Clip:
     """Decode a clip; its images are made smaller by ``scale``."""
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
@@ -75,7 +75,7 @@ def read(path: Path, scale: float, detect: Callable[[Image], list[FaceBox]]) -> 
     return Clip(path.name, rate, images, boxes, np.array(levels) / max(levels))
 
 
-def nose_to_mouth(image: Image, box: FaceBox) -> float:
+def nose_to_mouth(image: ImageArray, box: FaceBox) -> float:
     """What the five landmarks give."""
     if box.landmarks is None:
         return float("nan")
@@ -134,7 +134,7 @@ def lip_gaps(clips: list[Clip], model: Path) -> list[Series]:
     options = vision.FaceLandmarkerOptions(base_options=BaseOptions(model_asset_path=str(model)))
     landmarker = vision.FaceLandmarker.create_from_options(options)
 
-    def gap(image: Image) -> float:
+    def gap(image: ImageArray) -> float:
         rgb = np.ascontiguousarray(image[:, :, ::-1])
         found = landmarker.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)).face_landmarks
         if not found:
@@ -156,7 +156,7 @@ def against_lips(series: list[Series], gaps: list[Series]) -> str:
     return f"  lips {np.mean(found):.2f}, least {min(found):.2f}"
 
 
-def sheet(clips: list[Clip], series: list[Series], columns: int = 10) -> Image:
+def sheet(clips: list[Clip], series: list[Series], columns: int = 10) -> ImageArray:
     """A row a clip: its images from the least to the most open, with the figures."""
     rows = []
     for clip, values in zip(clips, series, strict=True):
@@ -186,7 +186,10 @@ def main() -> None:
     if not all(corpora.values()):
         raise SystemExit(f"there are no clips in {folder}: set SYNCTVA_DATA to the folder that holds audio_visual/")
     detector = create_detector(arguments.face_detector)
-    measures: dict[str, Callable[[Image, FaceBox], float]] = {"darkness": mouth_opening, "landmarks": nose_to_mouth}
+    measures: dict[str, Callable[[ImageArray, FaceBox], float]] = {
+        "darkness": mouth_opening,
+        "landmarks": nose_to_mouth,
+    }
     sheets = []
     for name, paths in corpora.items():
         clips = [read(path, arguments.scale, detector.detect) for path in paths]

@@ -217,7 +217,6 @@ def ours(wav: Path) -> tuple[list[Result], list[Result]]:
     from rclpy.node import Node
 
     from synctva_ros import msg
-    from synctva_ros.ros.convert import from_time
     from synctva_ros.ros.graph import Graph, GraphError
     from synctva_ros.ros.node import QOS_RESULT
 

@@ -211,6 +211,14 @@ class FaceFinder(NodeConfig):
     face_rate: float = param(
         10.0, "Faces are looked for in so many images per second at the most", "Hz", low=0.1, high=120.0, live=True
     )
+    expression_rate: float = param(
+        5.0,
+        "The expression of a face is looked at so often per second at the most",
+        "Hz",
+        low=0.1,
+        high=120.0,
+        live=True,
+    )
     image_transport: str = param(
         "raw", "Images come as they are on image, or compressed on image/compressed", choices=("raw", "compressed")
     )

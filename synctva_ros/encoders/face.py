@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from synctva_ros.events import EMOTIONS, FloatArray
-from synctva_ros.vision.image import Image, check_image, import_cv2
+from synctva_ros.events import EMOTIONS, FloatArray, ImageArray
+from synctva_ros.vision.image import check_image, import_cv2
 
 # Crops that the network sees at once, each with its mirror image.
 _BATCH = 16
@@ -52,7 +52,7 @@ class FaceEncoder:
         # A sixth faster than with the channels first.
         self._network = network.to(memory_format=torch.channels_last)
 
-    def encode(self, crops: Sequence[Image]) -> FloatArray:
+    def encode(self, crops: Sequence[ImageArray]) -> FloatArray:
         """Logits ``[n, width]`` of ``n`` tight grey faces: the mean of each and its mirror image.
 
         Args:
@@ -72,12 +72,12 @@ class FaceEncoder:
                 logits[first : first + _BATCH] = both.unflatten(0, (2, -1)).mean(0).numpy()
         return logits
 
-    def _checked(self, crop: Image) -> Image:
+    def _checked(self, crop: ImageArray) -> ImageArray:
         check_image(crop)
         if crop.ndim != 2:
             raise ValueError(f"face encoder: crop has shape {crop.shape}; give a grey image [h, w]")
         if crop.shape == (self.side, self.side):
             return crop
         how = self._cv2.INTER_AREA if min(crop.shape) > self.side else self._cv2.INTER_LINEAR
-        small: Image = self._cv2.resize(crop, (self.side, self.side), interpolation=how)
+        small: ImageArray = self._cv2.resize(crop, (self.side, self.side), interpolation=how)
         return small

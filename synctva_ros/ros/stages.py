@@ -25,7 +25,6 @@ from synctva_ros.ros.node import (
     QOS_RESULT,
     PerceptionNode,
 )
-from synctva_ros.street.dialogue import DialogueStage
 from synctva_ros.street.pipeline import Host, Pipeline
 from synctva_ros.street.stage import Join
 from synctva_ros.street.table import STREET, use_threads
@@ -64,17 +63,19 @@ class Row:
         gives: events, by their topics.
         awaits: for each modality that comes from another node, the event that brings it.
         threaded: the stages work on a thread of their own; else they are so quick that the executor may wait for them.
+        torch: the stages run networks in torch, on as many threads as the parameter ``threads`` says.
     """
 
     takes: tuple[type, ...]
     gives: tuple[type, ...]
     awaits: dict[str, type]
     threaded: bool = True
+    torch: bool = True
 
 
 ROWS: dict[str, Row] = {
-    "utterance": Row((AudioChunk, RobotSpeaking), (Utterance,), {}, threaded=False),
-    "transcriber": Row((Utterance,), (Transcript,), {}),
+    "utterance": Row((AudioChunk, RobotSpeaking), (Utterance,), {}, threaded=False, torch=False),
+    "transcriber": Row((Utterance,), (Transcript,), {}, torch=False),
     "faces": Row((Image,), (Faces,), {}),
     "features": Row((Utterance, Transcript, Faces), (Features,), {"text": Transcript, "vision": Faces}),
     "emotion": Row((Features,), (Emotion,), {}),
@@ -97,9 +98,8 @@ class StageNode(PerceptionNode):
 
     def configure(self) -> None:
         """Build the stages and let each work once."""
-        threads = getattr(self.config, "threads", 0)
-        if self._row.threaded and threads:
-            use_threads(threads)
+        if self._row.torch:
+            use_threads(self.config.threads)
         stages = self._build(self.config, self.get_logger())
         for stage in stages:
             if isinstance(stage, Join):
@@ -118,14 +118,13 @@ class StageNode(PerceptionNode):
             if topic.partial:
                 self._outputs[kind, False] = self.advertise(MESSAGES[kind], f"{topic.name}/partial", topic.out)
         if self._row.threaded:
-            threads = getattr(self.config, "threads", 0) or 1
             self._host = Host(
                 self.get_name(),
                 self._pipeline,
                 self._give,
                 getattr(self.config, "queue_size", 1),
                 self.report_error,
-                partial(use_threads, threads),
+                partial(use_threads, self.config.threads) if self._row.torch else lambda: None,
             )
         for kind in self._row.takes:
             self._listen(kind)
@@ -239,8 +238,7 @@ class EmotionNode(StageNode):
         """Latch the label table and offer ``~/reset``."""
         super().activate()
         assert self._pipeline is not None
-        [stage] = self._pipeline.stages
-        assert isinstance(stage, DialogueStage)
+        stage: Any = self._pipeline.stages[-1]  # its type is not named here: the other nodes need no torch
         table = self.advertise(msg.LabelTable, "emotion/labels", QOS_LATCHED)
         table.publish(msg.LabelTable(model_id=stage.model_id, labels=list(stage.labels)))
         self.serve(Trigger, "~/reset", self._on_reset)

@@ -31,11 +31,10 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from synctva_ros.demo.make_dialogue import write_flac
-from synctva_ros.events import SAMPLE_RATE, AudioChunk
+from synctva_ros.events import SAMPLE_RATE, AudioChunk, ImageArray
 from synctva_ros.sources.files import match_files, read_picture
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.vision.detector import HAAR, FaceDetector
-from synctva_ros.vision.image import Image
 
 DEMO = Path(__file__).parent.parent / "demo"
 TABLE = "what.csv"
@@ -288,7 +287,7 @@ def _knocks() -> Samples:
     return sound
 
 
-def _images(portrait: Image) -> list[tuple[str, str, str, Image]]:
+def _images(portrait: ImageArray) -> list[tuple[str, str, str, ImageArray]]:
     """Name, what it is, what is expected, and the image as BGR ``[h, w, 3]``."""
     room, rng = _room(), np.random.default_rng(7)
     dark = 0.06 * portrait + rng.normal(1.0, _GRAIN, portrait.shape)
@@ -310,7 +309,7 @@ def _images(portrait: Image) -> list[tuple[str, str, str, Image]]:
     ]
 
 
-def _portrait(face: Path | None) -> Image:
+def _portrait(face: Path | None) -> ImageArray:
     """One person, BGR ``[480, 640, 3]``, the face in the middle."""
     if face is not None:
         return _centred(read_picture(face), str(face))
@@ -321,7 +320,7 @@ def _portrait(face: Path | None) -> Image:
     return _centred(np.ascontiguousarray(photograph[:, :, ::-1]), "scikit-image's astronaut")
 
 
-def _centred(image: Image, name: str) -> Image:
+def _centred(image: ImageArray, name: str) -> ImageArray:
     # The cascade is everywhere the same; which other detector there is depends on the machine.
     faces = FaceDetector(HAAR).detect(image)
     if not faces:
@@ -336,17 +335,17 @@ def _centred(image: Image, name: str) -> Image:
     return np.asarray(portrait, np.uint8)
 
 
-def _resized(image: Image, width: int) -> Image:
+def _resized(image: ImageArray, width: int) -> ImageArray:
     size = (width, round(width * image.shape[0] / image.shape[1]))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _blurred(image: Image) -> Image:
+def _blurred(image: ImageArray) -> ImageArray:
     """As a lens far out of focus does: eyes and mouth run into each other."""
     return np.asarray(cv2.GaussianBlur(image, (0, 0), 16), np.uint8)
 
 
-def _drawn_face() -> Image:
+def _drawn_face() -> ImageArray:
     """A face as in a comic: skin, hair, eyes with pupils, brows, nose, a mouth that laughs."""
     image = np.full((HEIGHT, WIDTH, 3), (215, 190, 150), np.uint8)
     ellipse = partial(_ellipse, image)
@@ -366,7 +365,7 @@ def _drawn_face() -> Image:
     return image
 
 
-def _smiley() -> Image:
+def _smiley() -> ImageArray:
     image = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
     ellipse = partial(_ellipse, image)
     ellipse((320, 240), (170, 170), (0, 360), (40, 210, 250))
@@ -378,7 +377,7 @@ def _smiley() -> Image:
 
 
 def _ellipse(
-    image: Image,
+    image: ImageArray,
     centre: tuple[int, int],
     axes: tuple[int, int],
     arc: tuple[int, int],
@@ -389,7 +388,7 @@ def _ellipse(
     cv2.ellipse(image, centre, axes, 0, *arc, colour, thickness, cv2.LINE_AA)
 
 
-def _room() -> Image:
+def _room() -> ImageArray:
     """Wall, floor, a window and a door, with light from the window and the camera's noise."""
     image = np.full((HEIGHT, WIDTH, 3), (175, 190, 195), np.uint8)
     image[330:] = (70, 105, 140)
@@ -404,7 +403,7 @@ def _room() -> Image:
     return np.asarray(np.clip(image * light[..., None] + grain, 0, 255), np.uint8)
 
 
-def _page() -> Image:
+def _page() -> ImageArray:
     image = np.full((HEIGHT, WIDTH, 3), 245, np.uint8)
     sentences = (DEMO / "sentences.txt").read_text(encoding="utf-8").splitlines()
     for number, sentence in enumerate(sentences[:19]):

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synctva_ros.events import ImageArray
 from synctva_ros.vision.detector import FaceBox
-from synctva_ros.vision.image import Image, import_cv2, to_grey
+from synctva_ros.vision.image import import_cv2, to_grey
 
 Matrix = NDArray[np.floating[Any]]
 
@@ -50,12 +51,12 @@ class FaceCut:
     name gives it.
     """
 
-    crop: Image
+    crop: ImageArray
     quality: float
     mouth_opening: float
 
 
-def cut(image: Image, box: FaceBox, side: int = SIDE) -> FaceCut:
+def cut(image: ImageArray, box: FaceBox, side: int = SIDE) -> FaceCut:
     """Crop, quality and mouth opening of one face; cheaper than one after the other.
 
     Args:
@@ -73,7 +74,7 @@ def cut(image: Image, box: FaceBox, side: int = SIDE) -> FaceCut:
     )
 
 
-def crop(image: Image, box: FaceBox, side: int = SIDE) -> Image:
+def crop(image: ImageArray, box: FaceBox, side: int = SIDE) -> ImageArray:
     """Grey face ``[side, side]``, aligned so that eyes and mouth are at ``LANDMARKS``.
 
     The edge of the image is repeated outside it. Where the image shows nothing but the face (``box.is_whole``) all of
@@ -91,7 +92,7 @@ def crop(image: Image, box: FaceBox, side: int = SIDE) -> Image:
     return _warp(cv2, image, matrix, np.linalg.inv(matrix[:, :2]), side, side)
 
 
-def quality(image: Image, box: FaceBox) -> float:
+def quality(image: ImageArray, box: FaceBox) -> float:
     """How well the face can be read, in [0, 1].
 
     Product of size and sharpness (their geometric mean), detector score, share in the image, light, uprightness. Score
@@ -103,7 +104,7 @@ def quality(image: Image, box: FaceBox) -> float:
     return _quality(cv2, image, box, _warp(cv2, image, place.matrix, place.inverse, SIDE, SIDE), place)
 
 
-def mouth_opening(image: Image, box: FaceBox) -> float:
+def mouth_opening(image: ImageArray, box: FaceBox) -> float:
     """How dark the inside of the mouth is, in [0, 1], which follows how far it is open.
 
     The aligned face is looked at where the inside of an opening mouth comes to be: around the line between its corners
@@ -157,7 +158,7 @@ def _alignment(box: FaceBox, side: int) -> Matrix:
     return np.array([[scale, 0, side / 2 - scale * x], [0, scale, side / 2 - scale * y]])
 
 
-def _warp(cv2: Any, image: Image, matrix: Matrix, inverse: Matrix, width: int, height: int) -> Image:
+def _warp(cv2: Any, image: ImageArray, matrix: Matrix, inverse: Matrix, width: int, height: int) -> ImageArray:
     """Grey ``[height, width]`` under a similarity, the edge repeated outside the image.
 
     ``inverse`` is that of the matrix's first two columns.
@@ -177,27 +178,27 @@ def _warp(cv2: Any, image: Image, matrix: Matrix, inverse: Matrix, width: int, h
         matrix = matrix.copy()
         matrix[:, 2] += matrix[:, :2] @ np.array([left, top])
         matrix[:, :2] *= np.array([part.shape[1] / size[0], part.shape[0] / size[1]])
-    warped: Image = cv2.warpAffine(
+    warped: ImageArray = cv2.warpAffine(
         to_grey(cv2, image), matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     return warped
 
 
-def _square(cv2: Any, image: Image, side: int) -> Image:
+def _square(cv2: Any, image: ImageArray, side: int) -> ImageArray:
     """All of an image in grey ``[side, side]``, its shorter sides filled up."""
     height, width = image.shape[:2]
     down, across = max(width - height, 0), max(height - width, 0)
-    grey: Image = cv2.copyMakeBorder(
+    grey: ImageArray = cv2.copyMakeBorder(
         to_grey(cv2, image), down // 2, down - down // 2, across // 2, across - across // 2, cv2.BORDER_REPLICATE
     )
     if len(grey) == side:
         return grey
     how = cv2.INTER_AREA if len(grey) > side else cv2.INTER_LINEAR
-    resized: Image = cv2.resize(grey, (side, side), interpolation=how)
+    resized: ImageArray = cv2.resize(grey, (side, side), interpolation=how)
     return resized
 
 
-def _quality(cv2: Any, image: Image, box: FaceBox, aligned: Image, place: _Place) -> float:
+def _quality(cv2: Any, image: ImageArray, box: FaceBox, aligned: ImageArray, place: _Place) -> float:
     size = min(1.0, box.width / 96)
     detail = float(cv2.Laplacian(aligned, cv2.CV_32F).var())
     sharpness = detail / (detail + 100)
@@ -208,7 +209,7 @@ def _quality(cv2: Any, image: Image, box: FaceBox, aligned: Image, place: _Place
     return min(max(known, 0.0), 1.0)
 
 
-def _share_inside(image: Image, place: _Place) -> float:
+def _share_inside(image: ImageArray, place: _Place) -> float:
     """Share of the crop that the image shows."""
     height, width = image.shape[:2]
     corners = (_CORNERS - place.matrix[:, 2]) @ place.inverse.T
@@ -219,7 +220,7 @@ def _share_inside(image: Image, place: _Place) -> float:
     return float(((points >= 0) & (points < [width, height])).all(1).mean())
 
 
-def _mouth_opening(cv2: Any, image: Image, box: FaceBox, place: _Place) -> float:
+def _mouth_opening(cv2: Any, image: ImageArray, box: FaceBox, place: _Place) -> float:
     if box.landmarks is None or place.scale * _MOUTH_FACE > SIDE:
         return math.nan
     nose = place.matrix[0, :2] @ box.landmarks[2] + place.matrix[0, 2]

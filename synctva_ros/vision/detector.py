@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from synctva_ros.events import FloatArray
+from synctva_ros.events import FloatArray, ImageArray
 from synctva_ros.vision.detector_file import find_yunet
-from synctva_ros.vision.image import Image, check_image, import_cv2, to_grey
+from synctva_ros.vision.image import check_image, import_cv2, to_grey
 
 # x, y, width, height, score, landmarks
 _Box = tuple[float, float, float, float, float, FloatArray | None]
@@ -37,6 +37,10 @@ _BETTER = 0.03
 _SMALLEST = 64
 # Of OpenCV's cascades for frontal faces the one with the fewest false alarms (0.004 an image, alt2: 0.08).
 _CASCADE = "haarcascade_frontalface_alt.xml"
+
+# Where no cell of this side [pixels] has changed by more than so many grey levels on average, nobody has moved and the
+# faces are where they were. The noise of a camera stays below, a face that speaks changes some cells by 4 to 30.
+_CELL, _SAME_CELL = 16, 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +112,7 @@ class FaceDetector:
         if self._cascade.empty():
             raise ValueError(f"face detector: cannot read {path}; reinstall OpenCV")
 
-    def detect(self, image: Image) -> list[FaceBox]:
+    def detect(self, image: ImageArray) -> list[FaceBox]:
         """Faces in a BGR ``[h, w, 3]`` or grey ``[h, w]`` image, largest first.
 
         The cascade needs upright frontal faces at least a thirteenth of the image's longest side wide; YuNet finds
@@ -124,7 +128,7 @@ class FaceDetector:
             self._look(image, _SECOND_SIZE, self._run_yunet) if max(image.shape[:2]) > _DETECTION_SIZE else []
         )
 
-    def _look(self, image: Image, longest: int, run: Callable[[Image], list[_Box]]) -> list[FaceBox]:
+    def _look(self, image: ImageArray, longest: int, run: Callable[[ImageArray], list[_Box]]) -> list[FaceBox]:
         """Run a detector on a copy of the image whose longest side is at most ``longest`` pixels."""
         scale = min(1.0, longest / max(image.shape[:2]))
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
@@ -143,13 +147,13 @@ class FaceDetector:
         ]
         return sorted(found, key=lambda box: -box.area)
 
-    def _run_yunet(self, image: Image) -> list[_Box]:
+    def _run_yunet(self, image: ImageArray) -> list[_Box]:
         if image.ndim == 2:
             image = self._cv2.cvtColor(image, self._cv2.COLOR_GRAY2BGR)
         found = [face if face[4] >= _SURE_SCORE else self._turned(image, face) for face in self._rows(image)]
         return [face for face in found if face is not None]
 
-    def _rows(self, image: Image) -> list[_Box]:
+    def _rows(self, image: ImageArray) -> list[_Box]:
         height, width = image.shape[:2]
         if min(height, width) < _SMALLEST:
             below, right = max(_SMALLEST - height, 0), max(_SMALLEST - width, 0)
@@ -161,7 +165,7 @@ class FaceDetector:
             for row in (() if rows is None else rows)
         ]
 
-    def _turned(self, image: Image, face: _Box) -> _Box | None:
+    def _turned(self, image: ImageArray, face: _Box) -> _Box | None:
         """The face as it is found best in one of several turned copies; None if it stands on its head."""
         middle = np.array([face[0] + face[2] / 2, face[1] + face[3] / 2])
         scale = _TURNED_SIDE / (1.6 * max(face[2], face[3]))
@@ -180,7 +184,7 @@ class FaceDetector:
                     best, best_turn = (left, top, width, height, score, points[1:]), turn
         return None if abs(best_turn) > 90 else best
 
-    def _run_cascade(self, image: Image) -> list[_Box]:
+    def _run_cascade(self, image: ImageArray) -> list[_Box]:
         boxes, counts = self._cascade.detectMultiScale2(
             to_grey(self._cv2, image), scaleFactor=1.2, minNeighbors=2, minSize=(_MIN_FACE, _MIN_FACE)
         )
@@ -197,7 +201,7 @@ class WholeImage(FaceDetector):
     def __init__(self) -> None:
         self.name = WHOLE_IMAGE
 
-    def detect(self, image: Image) -> list[FaceBox]:
+    def detect(self, image: ImageArray) -> list[FaceBox]:
         """The image itself, as the only face, without landmarks.
 
         Raises:
@@ -206,6 +210,33 @@ class WholeImage(FaceDetector):
         check_image(image)
         height, width = image.shape[:2]
         return [FaceBox(0.0, 0.0, float(width), float(height), 1.0, is_whole=True)]
+
+
+class StillDetector(FaceDetector):
+    """A detector that looks again only when something has changed: an idle room costs next to nothing."""
+
+    def __init__(self, detector: FaceDetector) -> None:
+        """Start without an image.
+
+        Args:
+            detector: Looks.
+        """
+        self.name = detector.name
+        self._cv2 = import_cv2()
+        self._detector = detector
+        self._cells: FloatArray | None = None  # of the last image that was looked at
+        self._faces: list[FaceBox] = []
+
+    def detect(self, image: ImageArray) -> list[FaceBox]:
+        """Faces as the detector finds them; those of the image before, if this one shows the same."""
+        check_image(image)
+        size = (max(image.shape[1] // _CELL, 1), max(image.shape[0] // _CELL, 1))
+        cells = self._cv2.resize(image, size, interpolation=self._cv2.INTER_AREA).astype(np.float32)
+        cells = cells.mean(axis=2) if cells.ndim == 3 else cells
+        is_new = self._cells is None or cells.shape != self._cells.shape
+        if is_new or float(np.abs(cells - self._cells).max()) > _SAME_CELL:
+            self._faces, self._cells = self._detector.detect(image), cells
+        return self._faces
 
 
 def create_detector(name: str = "") -> FaceDetector:
@@ -219,7 +250,7 @@ def create_detector(name: str = "") -> FaceDetector:
         ImportError: OpenCV is missing.
         ValueError: As ``FaceDetector`` raises it.
     """
-    return WholeImage() if name == WHOLE_IMAGE else FaceDetector(name)
+    return WholeImage() if name == WHOLE_IMAGE else StillDetector(FaceDetector(name))
 
 
 def _find_cascade(cv2: Any) -> Path | None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-#: BGR ``[h, w, 3]`` or grey ``[h, w]``.
-Image = NDArray[np.uint8]
+from synctva_ros.events import ImageArray
 
 
 def import_cv2() -> Any:
@@ -26,7 +24,7 @@ def import_cv2() -> Any:
     return cv2
 
 
-def check_image(image: Image) -> None:
+def check_image(image: ImageArray) -> None:
     """Check an array that came from outside.
 
     Raises:
@@ -38,9 +36,9 @@ def check_image(image: Image) -> None:
         raise ValueError(f"face: image has shape {shape} and type {kind}; give uint8 BGR [h, w, 3] or grey [h, w]")
 
 
-def to_grey(cv2: Any, image: Image) -> Image:
+def to_grey(cv2: Any, image: ImageArray) -> ImageArray:
     """Grey values ``[h, w]``; a grey image is returned as it is."""
     if image.ndim == 2:
         return image
-    grey: Image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    grey: ImageArray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     return grey

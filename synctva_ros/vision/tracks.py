@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from synctva_ros.events import NANOSECONDS
+from synctva_ros.events import NANOSECONDS, ImageArray
 from synctva_ros.vision.crop import SIDE, cut
 from synctva_ros.vision.detector import FaceBox, FaceDetector
-from synctva_ros.vision.image import Image
 
 # Least overlap (intersection over union) of a box with the last one of its track.
 _SAME_FACE = 0.2
@@ -30,7 +29,7 @@ class TrackedFace:
     face_id: str
     box: FaceBox
     quality: float
-    crop: Image
+    crop: ImageArray
     mouth_opening: float
 
 
@@ -88,7 +87,7 @@ class FaceTracker:
         self._newest: int | None = None
         self._ids = 0
 
-    def observe(self, stamp: int, image: Image) -> list[TrackedFace]:
+    def observe(self, stamp: int, image: ImageArray) -> list[TrackedFace]:
         """Take the next image; returns every face in it, largest first.
 
         Args:

@@ -11,8 +11,7 @@ import torch
 from synctva_ros.encoders.face import FaceEncoder
 from synctva_ros.encoders.face_network import FaceNetwork, FaceNetworkConfig
 from synctva_ros.encoders.weights import save_encoder
-from synctva_ros.events import EMOTIONS
-from synctva_ros.vision.image import Image
+from synctva_ros.events import EMOTIONS, ImageArray
 from synctva_ros.weights.files import WeightsError
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
@@ -27,12 +26,12 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> FaceEncoder:
     return FaceEncoder(str(folder))
 
 
-def noise(count: int) -> list[Image]:
+def noise(count: int) -> list[ImageArray]:
     return list(np.random.default_rng(2).integers(0, 256, (count, 48, 48), np.uint8))
 
 
 @pytest.mark.parametrize("image", [np.zeros((48, 64), np.float32), np.zeros((0, 64), np.uint8), None])
-def test_unsupported_crops_are_named(encoder: FaceEncoder, image: Image) -> None:
+def test_unsupported_crops_are_named(encoder: FaceEncoder, image: ImageArray) -> None:
     with pytest.raises(ValueError, match="give uint8"):
         encoder.encode([image])
 

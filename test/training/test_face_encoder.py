@@ -14,7 +14,7 @@ import torch
 
 from synctva_ros.encoders.face import FaceEncoder
 from synctva_ros.encoders.face_network import FaceNetwork, FaceNetworkConfig
-from synctva_ros.events import EMOTIONS
+from synctva_ros.events import EMOTIONS, ImageArray
 from synctva_ros.training import face_encoder
 from synctva_ros.training.face_encoder import (
     NAME,
@@ -27,12 +27,11 @@ from synctva_ros.training.face_encoder import (
     train_face_encoder,
 )
 from synctva_ros.training.metrics import Scores
-from synctva_ros.vision.image import Image
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
 
 
-def draw(glad: bool, rng: np.random.Generator, side: int = 48) -> Image:
+def draw(glad: bool, rng: np.random.Generator, side: int = 48) -> ImageArray:
     """A face whose mouth goes up or down."""
     scale = side / 48
     image = np.full((side, side), rng.integers(150, 220), np.uint8)
@@ -49,7 +48,7 @@ def draw(glad: bool, rng: np.random.Generator, side: int = 48) -> Image:
     return image
 
 
-def jpeg(image: Image) -> bytes:
+def jpeg(image: ImageArray) -> bytes:
     return bytes(cv2.imencode(".jpg", image)[1])
 
 

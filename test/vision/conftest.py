@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from made_faces import DATA
 
+from synctva_ros.events import ImageArray
 from synctva_ros.vision.detector import HAAR, FaceDetector
 from synctva_ros.vision.detector_file import FILE_NAME, find_yunet
-from synctva_ros.vision.image import Image
 
 
 @pytest.fixture(scope="session", params=[HAAR, "yunet"])
@@ -23,7 +23,7 @@ def detector(request: pytest.FixtureRequest) -> FaceDetector:
 
 
 @pytest.fixture(scope="session")
-def person() -> Image:
+def person() -> ImageArray:
     """Head and shoulders, BGR ``[250, 250, 3]``; the face is around (130, 115), some 110 wide."""
     data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
     return np.ascontiguousarray(data.astronaut()[0:250, 95:345, ::-1])

@@ -8,12 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from synctva_ros.events import ImageArray
 from synctva_ros.vision.detector import FaceBox, FaceDetector
-from synctva_ros.vision.image import Image
 
 DATA = Path(os.environ.get("SYNCTVA_DATA", Path(__file__).parents[3] / "shared/data"))
 SECOND = 1_000_000_000
-FRAME: Image = np.random.default_rng(1).integers(0, 256, (480, 640), np.uint8)
+FRAME: ImageArray = np.random.default_rng(1).integers(0, 256, (480, 640), np.uint8)
 #: Eyes, nose and corners of the mouth of the fixture ``person``.
 POINTS = np.array([[112, 105], [152, 105], [132, 128], [116, 146], [148, 146]], np.float32)
 
@@ -24,7 +24,7 @@ class Script(FaceDetector):
     def __init__(self) -> None:
         self.boxes: list[FaceBox] = []
 
-    def detect(self, image: Image) -> list[FaceBox]:
+    def detect(self, image: ImageArray) -> list[FaceBox]:
         return sorted(self.boxes, key=lambda box: -box.area)
 
 
@@ -36,7 +36,7 @@ def centre(box: FaceBox) -> tuple[float, float]:
     return box.x + box.width / 2, box.y + box.height / 2
 
 
-def scene(*people: tuple[Image, float, int, int]) -> Image:
+def scene(*people: tuple[ImageArray, float, int, int]) -> ImageArray:
     """Grey image ``[480, 640, 3]`` with people (image, scale, left, top)."""
     frame = np.full((480, 640, 3), 128, np.uint8)
     for image, scale, left, top in people:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from made_faces import DATA, FRAME, POINTS, box, scene
 
+from synctva_ros.events import ImageArray
 from synctva_ros.vision.crop import LANDMARKS, crop, cut, mouth_opening, quality
 from synctva_ros.vision.detector import FaceBox, FaceDetector, WholeImage
-from synctva_ros.vision.image import Image
 
 
 def test_crop_shows_the_box_and_repeats_the_edge() -> None:
@@ -39,10 +39,10 @@ def test_crop_puts_eyes_and_mouth_where_fer2013_has_them(side: int) -> None:
             assert face[round(py) - 1 : round(py) + 2, round(px) - 1 : round(px) + 2].max() > 100, (size, px, py)
 
 
-def test_crop_levels_the_eyes(person: Image) -> None:
+def test_crop_levels_the_eyes(person: ImageArray) -> None:
     """With landmarks, a tilted head gives nearly the crop of the upright one."""
 
-    def face(image: Image, landmarks: np.ndarray | None) -> np.ndarray:
+    def face(image: ImageArray, landmarks: np.ndarray | None) -> np.ndarray:
         return crop(image, FaceBox(82, 65, 100, 100, 0.9, landmarks)).astype(float)
 
     turn = cv2.getRotationMatrix2D((132, 115), 20, 1)
@@ -85,7 +85,7 @@ def test_the_whole_image_is_taken_as_it_is() -> None:
         assert abs(float(face.mean()) - float(grey.mean())) < 5
 
 
-def test_all_of_a_face_at_once(detector: FaceDetector, person: Image) -> None:
+def test_all_of_a_face_at_once(detector: FaceDetector, person: ImageArray) -> None:
     frame = scene((person, 1.3, 100, 50))
     for face in (*detector.detect(frame), *WholeImage().detect(frame)):
         for side in (48, 80):
@@ -97,8 +97,8 @@ def test_all_of_a_face_at_once(detector: FaceDetector, person: Image) -> None:
             np.testing.assert_equal(looks.mouth_opening, mouth_opening(frame, face))
 
 
-def test_quality_falls_with_what_makes_a_face_hard_to_read(detector: FaceDetector, person: Image) -> None:
-    def best(image: Image) -> float:
+def test_quality_falls_with_what_makes_a_face_hard_to_read(detector: FaceDetector, person: ImageArray) -> None:
+    def best(image: ImageArray) -> float:
         return max((quality(image, face) for face in detector.detect(image)[:1]), default=0.0)
 
     frame = scene((person, 1.3, 100, 50))
@@ -110,7 +110,7 @@ def test_quality_falls_with_what_makes_a_face_hard_to_read(detector: FaceDetecto
     assert near > 1.3 * best(np.ascontiguousarray(frame[:, 100 + 169 :]))  # the nose is at the edge
 
 
-def drawn(opening: float, light: float = 1.0, size: float = 1.0, angle: float = 0.0) -> tuple[Image, FaceBox]:
+def drawn(opening: float, light: float = 1.0, size: float = 1.0, angle: float = 0.0) -> tuple[ImageArray, FaceBox]:
     """A face whose mouth is open by so many pixels, with its landmarks where those of ``POINTS`` are."""
     image = np.full((250, 250), 180, np.uint8)
     for x, y in POINTS[:2]:

@@ -10,9 +10,17 @@ import numpy as np
 import pytest
 from made_faces import centre, scene
 
+from synctva_ros.events import ImageArray
 from synctva_ros.vision import detector as module
-from synctva_ros.vision.detector import HAAR, WHOLE_IMAGE, FaceDetector, WholeImage, create_detector
-from synctva_ros.vision.image import Image
+from synctva_ros.vision.detector import (
+    HAAR,
+    WHOLE_IMAGE,
+    FaceBox,
+    FaceDetector,
+    StillDetector,
+    WholeImage,
+    create_detector,
+)
 
 NOT_IMAGES = [
     np.zeros((48, 64), np.float32),
@@ -25,7 +33,7 @@ NOT_IMAGES = [
 
 
 @pytest.mark.parametrize(("scale", "left", "top"), [(1.8, 20, 10), (1.0, 380, 220), (1.0, 0, 0), (0.6, 300, 100)])
-def test_finds_a_face(detector: FaceDetector, person: Image, scale: float, left: int, top: int) -> None:
+def test_finds_a_face(detector: FaceDetector, person: ImageArray, scale: float, left: int, top: int) -> None:
     frame = scene((person, scale, left, top))
     for image in (frame, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)):
         (box,) = detector.detect(image)
@@ -37,7 +45,7 @@ def test_finds_a_face(detector: FaceDetector, person: Image, scale: float, left:
         assert not box.is_whole
 
 
-def test_full_size_images(detector: FaceDetector, person: Image) -> None:
+def test_full_size_images(detector: FaceDetector, person: ImageArray) -> None:
     frame = cv2.resize(scene((person, 1.0, 200, 100)), (1920, 1440))
     (box,) = detector.detect(frame)
     assert abs(centre(box)[0] - 3 * 330) < 60
@@ -49,7 +57,7 @@ def test_no_face_in_blank_or_noise(detector: FaceDetector) -> None:
         assert detector.detect(image) == []
 
 
-def test_largest_first(detector: FaceDetector, person: Image) -> None:
+def test_largest_first(detector: FaceDetector, person: ImageArray) -> None:
     boxes = detector.detect(scene((person, 0.7, 10, 10), (person, 1.3, 280, 100)))
     assert len(boxes) == 2
     assert boxes[0].area > boxes[1].area
@@ -57,7 +65,7 @@ def test_largest_first(detector: FaceDetector, person: Image) -> None:
 
 
 @pytest.mark.parametrize("image", NOT_IMAGES)
-def test_unsupported_images_are_named(detector: FaceDetector, image: Image) -> None:
+def test_unsupported_images_are_named(detector: FaceDetector, image: ImageArray) -> None:
     for finder in (detector, WholeImage()):
         with pytest.raises(ValueError, match=r"image has shape \(.* and type .*give uint8"):
             finder.detect(image)
@@ -110,7 +118,7 @@ def test_the_whole_image_is_the_face() -> None:
         assert box.is_whole
 
 
-def test_a_leaning_head_is_levelled(person: Image, detector: FaceDetector) -> None:
+def test_a_leaning_head_is_levelled(person: ImageArray, detector: FaceDetector) -> None:
     if detector.name.startswith("haar"):
         pytest.skip("the cascade knows upright faces only")
     frame = scene((person, 1.3, 100, 50))
@@ -131,7 +139,52 @@ def test_tiny_images(detector: FaceDetector) -> None:
                 assert detector.detect(np.ones((height, width), np.uint8)) == []
 
 
-def test_faces_on_their_head_are_no_faces(detector: FaceDetector, person: Image) -> None:
+def test_faces_on_their_head_are_no_faces(detector: FaceDetector, person: ImageArray) -> None:
     frame = scene((person, 1.3, 100, 50))
     assert detector.detect(frame)
     assert not detector.detect(np.ascontiguousarray(frame[::-1, ::-1]))
+
+
+class Counting(FaceDetector):
+    """Finds one face, and counts how often it looked."""
+
+    def __init__(self) -> None:
+        self.name = "counting"
+        self.looks = 0
+
+    def detect(self, image: ImageArray) -> list[FaceBox]:
+        self.looks += 1
+        return [FaceBox(float(self.looks), 0.0, 10.0, 10.0, 1.0)]
+
+
+def test_it_is_looked_again_only_where_something_has_changed() -> None:
+    counting = Counting()
+    still = StillDetector(counting)
+    rng = np.random.default_rng(0)
+    room = rng.integers(40, 200, (480, 640, 3)).astype(np.uint8)
+    first = still.detect(room)
+    for _ in range(5):  # the noise of a camera
+        noisy = np.clip(room + rng.normal(0, 4, room.shape), 0, 255).astype(np.uint8)
+        assert still.detect(noisy) is first
+    assert counting.looks == 1
+    moved = room.copy()
+    moved[200:220, 300:320] = 250  # something the size of a mouth
+    assert still.detect(moved)[0].x == 2.0
+    assert still.detect(room)[0].x == 3.0
+    assert still.detect(room[:240])[0].x == 4.0  # another size
+    assert still.detect(room[:240, :, 0])[0].x == 5.0  # grey, of which the cells differ
+    assert still.name == "counting"
+
+
+def test_a_slow_change_is_seen_too() -> None:
+    counting = Counting()
+    still = StillDetector(counting)
+    for step in range(31):  # one grey level at a time
+        still.detect(np.full((64, 64), 100 + step, np.uint8))
+    assert counting.looks == 11
+
+
+def test_a_detector_by_name_does_not_look_at_the_same_image_twice(person: ImageArray) -> None:
+    detector = create_detector("haar")
+    assert isinstance(detector, StillDetector)
+    assert detector.detect(person) is detector.detect(person.copy())

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_faces import FRAME, SECOND, Script, box, scene
 
+from synctva_ros.events import ImageArray
 from synctva_ros.vision import tracks
 from synctva_ros.vision.detector import FaceBox, FaceDetector, WholeImage
-from synctva_ros.vision.image import Image
 from synctva_ros.vision.tracks import FaceTracker
 
 STEP = SECOND // 10
@@ -28,7 +28,7 @@ def ids(tracker: FaceTracker, stamp: int, *boxes: FaceBox) -> list[str]:
     return [seen[id(given)] for given in boxes]
 
 
-def test_faces_in_images(detector: FaceDetector, person: Image) -> None:
+def test_faces_in_images(detector: FaceDetector, person: ImageArray) -> None:
     tracker = FaceTracker(detector)
     for i in range(6):
         faces = tracker.observe(i * STEP, scene((person, 1.0, 10 + 15 * i, 100), (person, 0.6, 450, 100)))
@@ -41,7 +41,7 @@ def test_faces_in_images(detector: FaceDetector, person: Image) -> None:
             assert math.isnan(face.mouth_opening) == (face.box.landmarks is None)
 
 
-def test_each_face_has_its_own_quality(detector: FaceDetector, person: Image) -> None:
+def test_each_face_has_its_own_quality(detector: FaceDetector, person: ImageArray) -> None:
     tracker = FaceTracker(detector)
     blurred = cv2.GaussianBlur(person, (0, 0), 3)
     for i in range(4):
@@ -53,7 +53,7 @@ def test_each_face_has_its_own_quality(detector: FaceDetector, person: Image) ->
         assert sharp.quality > 1.1 * poor.quality
 
 
-def test_crops_are_as_large_as_the_encoder_takes_them(person: Image) -> None:
+def test_crops_are_as_large_as_the_encoder_takes_them(person: ImageArray) -> None:
     detector = Script()
     detector.boxes = [box(100), box(300, 60)]
     assert [face.crop.shape for face in FaceTracker(detector, side=112).observe(0, FRAME)] == [(112, 112)] * 2
@@ -125,7 +125,7 @@ def test_time_must_advance_until_cleared() -> None:
     assert ids(tracker, 50, box(50)) == ["f3"]
 
 
-def test_what_is_no_image_changes_nothing(detector: FaceDetector, person: Image) -> None:
+def test_what_is_no_image_changes_nothing(detector: FaceDetector, person: ImageArray) -> None:
     tracker = FaceTracker(detector)
     frame = scene((person, 1.0, 100, 100))
     tracker.observe(0, frame)
