@@ -8,7 +8,7 @@ is known so far, the newest counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum, IntFlag
 from functools import cached_property
@@ -38,6 +38,11 @@ class Modality(IntFlag):
     TEXT = 1
     AUDIO = 2
     VISION = 4
+
+
+def modalities_of(vectors: Iterable[object | None]) -> Modality:
+    """Which of three vectors, in the order of ``MODALITIES``, are there."""
+    return Modality(sum(bit for bit, vector in zip(Modality, vectors, strict=True) if vector is not None))
 
 
 class EndedBy(IntEnum):
@@ -309,11 +314,7 @@ class Features:
     @property
     def modalities(self) -> Modality:
         """Which vectors are there."""
-        present = Modality(0)
-        for bit, vector in zip(Modality, self.vectors, strict=True):
-            if vector is not None:
-                present |= bit
-        return present
+        return modalities_of(self.vectors)
 
     def is_same_input(self, other: Features) -> bool:
         """Whether a network would be told the same."""

@@ -10,18 +10,18 @@ import torch
 from scipy import signal
 
 from synctva_ros.encoders.functionals import AcousticFunctionals
-from synctva_ros.encoders.voice_network import RATE, VoiceNetwork, VoiceNetworkConfig
+from synctva_ros.encoders.voice_network import VoiceNetwork, VoiceNetworkConfig
 from synctva_ros.encoders.weights import load_encoder
-from synctva_ros.events import EMOTIONS, FloatArray
+from synctva_ros.events import EMOTIONS, SAMPLE_RATE, FloatArray
 from synctva_ros.weights import VOICE
 from synctva_ros.weights.files import WeightsError
 
 # Root mean square below which there is nothing to hear: 16 bits resolve 3e-5.
 _SILENCE = 1e-6
 # Shorter sound is filled up with silence [samples].
-_SHORTEST = RATE // 5
+_SHORTEST = SAMPLE_RATE // 5
 # Longer sound is heard in parts of at most this length [samples], whose answers are averaged: the memory stays small.
-_LONGEST = 15 * RATE
+_LONGEST = 15 * SAMPLE_RATE
 
 
 class AudioEncoder:
@@ -53,7 +53,7 @@ class AudioEncoder:
                 f"{self._functionals.width}: train the encoder again (synctva train-encoder audio)"
             )
 
-    def encode(self, samples: FloatArray, sample_rate: int = RATE) -> FloatArray | None:
+    def encode(self, samples: FloatArray, sample_rate: int = SAMPLE_RATE) -> FloatArray | None:
         """Vector ``[width]`` of mono sound ``[n]``; None for silence, which is no voice.
 
         Raises:
@@ -66,7 +66,7 @@ class AudioEncoder:
     def encode_members(self, sound: FloatArray) -> FloatArray:
         """What each member says ``[members, width]`` to sound ``[n]`` at 16 kHz, as from :func:`as_speech`."""
         # Each part is brought to the same level again; of a long sound some may be silent.
-        parts = [as_speech(part, RATE) for part in np.array_split(sound, math.ceil(len(sound) / _LONGEST))]
+        parts = [as_speech(part, SAMPLE_RATE) for part in np.array_split(sound, math.ceil(len(sound) / _LONGEST))]
         answers = []
         for part in parts:
             if part is None:
@@ -96,9 +96,9 @@ def as_speech(samples: FloatArray, sample_rate: int) -> FloatArray | None:
     if bad:
         raise ValueError(f"audio encoder: {bad} of {sound.size} samples are NaN or infinite; check the source")
     sound = sound.astype(np.float32)
-    if sample_rate != RATE:
-        common = math.gcd(RATE, sample_rate)
-        sound = signal.resample_poly(sound, RATE // common, sample_rate // common).astype(np.float32)
+    if sample_rate != SAMPLE_RATE:
+        common = math.gcd(SAMPLE_RATE, sample_rate)
+        sound = signal.resample_poly(sound, SAMPLE_RATE // common, sample_rate // common).astype(np.float32)
     sound -= sound.mean(dtype=np.float64)
     level = float(np.sqrt(np.mean(np.square(sound, dtype=np.float64))))
     if level < _SILENCE:

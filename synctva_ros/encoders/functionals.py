@@ -8,16 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage, signal
 
-from synctva_ros.events import FloatArray
+from synctva_ros.events import SAMPLE_RATE, FloatArray
 
-_RATE = 16000
 _HOP = 160
 _WINDOW = 400
 _FFT = 512
 _PITCH_WINDOW = 640
 _PITCH_FFT = 1024
-_MIN_LAG = _RATE // 500
-_MAX_LAG = _RATE // 60
+_MIN_LAG = SAMPLE_RATE // 500
+_MAX_LAG = SAMPLE_RATE // 60
 _BANDS = 40
 _CEPSTRA = 16
 # Below the loudest frames by this much (dB), a frame is a pause and is left out of the spectral statistics.
@@ -40,10 +39,10 @@ class AcousticFunctionals:
         """Prepare the filter bank."""
         self._mel = _mel_filters()
         self._window = signal.get_window("hann", _WINDOW).astype(np.float32)
-        self._low_pass = signal.butter(4, 1500, fs=_RATE, output="sos").astype(np.float32)
-        self._frequencies = fft.rfftfreq(_FFT, 1 / _RATE).astype(np.float32)
+        self._low_pass = signal.butter(4, 1500, fs=SAMPLE_RATE, output="sos").astype(np.float32)
+        self._frequencies = fft.rfftfreq(_FFT, 1 / SAMPLE_RATE).astype(np.float32)
         rng = np.random.default_rng(0)
-        self.width: int = len(self.of(rng.standard_normal(_RATE).astype(np.float32)))
+        self.width: int = len(self.of(rng.standard_normal(SAMPLE_RATE).astype(np.float32)))
 
     def of(self, sound: FloatArray) -> FloatArray:
         """Vector ``[width]`` of sound ``[n]`` at 16 kHz that is neither silent nor offset."""
@@ -63,7 +62,7 @@ class AcousticFunctionals:
         power, energy, active = power[first:last], energy[first:last], active[first:last]
         low = signal.sosfilt(self._low_pass, sound).astype(np.float32)
         lag, periodicity = _pitch(np.lib.stride_tricks.sliding_window_view(low, _PITCH_WINDOW)[::_HOP][first:last])
-        seconds = len(energy) * _HOP / _RATE
+        seconds = len(energy) * _HOP / SAMPLE_RATE
 
         mel = _decibel(power @ self._mel.T)
         mel = np.maximum(mel, mel.max() - _FLOOR_RANGE)
@@ -157,7 +156,7 @@ def _pitch_functionals(
     if voiced.sum() < 3:
         return [*rhythm, *([0.0] * 23)]
     # Semitones over 27.5 Hz; a median of five frames removes single octave errors.
-    semitones = 12 * np.log2(_RATE / lag / 27.5)
+    semitones = 12 * np.log2(SAMPLE_RATE / lag / 27.5)
     pitch, level = semitones[voiced], energy[voiced]
     smooth = ndimage.median_filter(pitch, min(5, len(pitch)))
     same_run = np.diff(runs[voiced]) == 0
@@ -220,7 +219,7 @@ def _energy_functionals(energy: FloatArray, active: NDArray[np.bool_], seconds: 
         math.log1p(len(peaks) / seconds),
         height / 10,
         (1 - active.mean()) * 3,
-        math.log1p(longest * _HOP / _RATE * 10),
+        math.log1p(longest * _HOP / SAMPLE_RATE * 10),
         math.log1p(number / seconds),
         math.log(seconds),
     ]
@@ -249,7 +248,7 @@ def _mel_filters() -> FloatArray:
         return 2595 * math.log10(1 + hertz / 700)
 
     edges = 700 * (10 ** (np.linspace(to_mel(50), to_mel(7600), _BANDS + 2) / 2595) - 1)
-    bins = fft.rfftfreq(_FFT, 1 / _RATE)
+    bins = fft.rfftfreq(_FFT, 1 / SAMPLE_RATE)
     rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
     return np.asarray(np.maximum(0, np.minimum(rise, fall)), np.float32)

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from synctva_ros.encoders.residual import ResidualBlock
+from synctva_ros.events import SAMPLE_RATE
 
-#: Samples per second.
-RATE = 16_000
 BANDS = 64
 _WINDOW, _HOP, _FFT = 400, 160, 512
 _LOWEST, _HIGHEST = 50.0, 7600.0
@@ -197,7 +196,7 @@ def _mel_filters() -> Tensor:
     """Triangular filters ``[bands, bins]`` of equal width on the mel scale."""
     lowest, highest = (2595.0 * math.log10(1.0 + edge / 700.0) for edge in (_LOWEST, _HIGHEST))
     edges = 700.0 * (10.0 ** (torch.linspace(lowest, highest, BANDS + 2, dtype=torch.float64) / 2595.0) - 1.0)
-    bins = torch.arange(_FFT // 2 + 1, dtype=torch.float64) * (RATE / _FFT)
+    bins = torch.arange(_FFT // 2 + 1, dtype=torch.float64) * (SAMPLE_RATE / _FFT)
     rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
     return torch.minimum(rise, fall).clamp_min(0.0).float()

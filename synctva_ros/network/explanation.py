@@ -22,8 +22,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from synctva_ros.events import MODALITIES
+
 from .enhancement import MemoryState
-from .synctva import MODALITIES, DialogueBatch, SyncTVA
+from .synctva import DialogueBatch, SyncTVA
 
 #: A smaller total variation distance is the rounding of float32.
 ROUNDING = 1e-6

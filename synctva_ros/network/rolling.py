@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synctva_ros.events import NANOSECONDS, Estimate, Features, FloatArray, Modality
+from synctva_ros.events import MODALITIES, NANOSECONDS, Estimate, Features, FloatArray, Modality, modalities_of
 from synctva_ros.network.explanation import distances, shares
 from synctva_ros.network.incremental import State, Utterances, blank, captured, step
-from synctva_ros.network.synctva import MODALITIES, SyncTVA
+from synctva_ros.network.synctva import SyncTVA
 from synctva_ros.network.weights import Description, load
 
 _LOG = logging.getLogger(__name__)
@@ -53,11 +53,7 @@ class _Turn:
     @property
     def modalities(self) -> Modality:
         """Which vectors are there."""
-        present = Modality(0)
-        for bit, vector in zip(Modality, self.vectors, strict=True):
-            if vector is not None:
-                present |= bit
-        return present
+        return modalities_of(self.vectors)
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from synctva_ros.events import MODALITIES
+
 from .enhancement import DialogueMemory, DynamicEnhancement, Layout, MemoryState, Projection, Weighing
 from .fusion import CrossAttentionFusion
 from .graphs import CrossModalGraph, connect_turns
 
-#: The order of the modalities in masks and shares.
-MODALITIES = ("text", "audio", "vision")
 #: The graphs, as the indices of their two modalities.
 GRAPHS = {"text_audio": (0, 1), "text_vision": (0, 2), "audio_vision": (1, 2)}
 #: What ``SyncTVAConfig.without`` can leave out.

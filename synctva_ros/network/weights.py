@@ -24,9 +24,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from synctva_ros.events import MODALITIES
 from synctva_ros.weights.files import DESCRIPTION, WeightsError, check_labels, check_tensors, locate, read, using, write
 
-from .synctva import MODALITIES, SyncTVA, SyncTVAConfig
+from .synctva import SyncTVA, SyncTVAConfig
 
 #: For each name of an architecture the class of the network and of its config.
 Architectures = Mapping[str, tuple[type[nn.Module], type]]

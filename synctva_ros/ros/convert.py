@@ -18,6 +18,7 @@ from std_msgs.msg import Bool, Header
 
 from synctva_ros import msg
 from synctva_ros.events import (
+    MODALITIES,
     NANOSECONDS,
     SHARES,
     AudioChunk,
@@ -103,7 +104,7 @@ def from_msg(kind: type, message: Any, *, is_final: bool = True) -> Any:
     if kind is Utterance:
         given["durations"] = {"turns": float(message.endpoint_duration)}
     if kind is Features:  # a vector whose bit is not set is missing, whatever it holds
-        for bit, modality in zip(Modality, ("text", "audio", "vision"), strict=True):
+        for bit, modality in zip(Modality, MODALITIES, strict=True):
             if not message.modalities & bit:
                 given[f"{modality}_vector"] = None
     return kind(**given)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from synctva_ros import config
 from synctva_ros.events import Image, ImageArray
-from synctva_ros.sources.backoff import Backoff
+from synctva_ros.sources.device import Backoff, Device
 
 
 @dataclass
@@ -24,7 +23,7 @@ class CameraCounters:
     reconnects: int = 0
 
 
-class Camera:
+class Camera(Device):
     """Reads images on a thread of its own until stopped, and opens the device again when it was lost.
 
     Args:
@@ -47,35 +46,17 @@ class Camera:
         log: Callable[[str], object],
         warn: Callable[[str], object],
     ) -> None:
+        super().__init__("camera", clock, log, warn)
         device = config.device
         self._device: str | int = int(device) if device.isdigit() else device
         self._is_file = not device.isdigit() and Path(device).is_file()
         self._config = config
-        self._clock = clock
         self._on_image = on_image
-        self._log = log
-        self._warn = warn
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
         self.counters = CameraCounters()
-        self.connected = False
 
     @property
     def _period(self) -> float:
         return 1.0 / self._config.rate
-
-    def start(self) -> None:
-        """Begin to read; a device that is not there yet is tried again and again."""
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread and close the device."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
 
     def _run(self) -> None:
         import cv2

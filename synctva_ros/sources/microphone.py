@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from synctva_ros import config
 from synctva_ros.events import NANOSECONDS, AudioChunk, FloatArray
 from synctva_ros.sources import new_stream_id
-from synctva_ros.sources.backoff import Backoff
+from synctva_ros.sources.device import Backoff, Device
 
 #: A device that gives nothing for this long is lost [s]: PortAudio often just stops calling.
 SILENT_AFTER = 1.5
@@ -70,7 +69,7 @@ def adc_stamp(now: int, current: float, adc: float, frames: int, sample_rate: in
     return now - round(age * NANOSECONDS)
 
 
-class Microphone:
+class Microphone(Device):
     """Reads a microphone on a thread of its own until stopped, and opens it again when it was lost.
 
     Args:
@@ -91,35 +90,17 @@ class Microphone:
         log: Callable[[str], object],
         warn: Callable[[str], object],
     ) -> None:
+        super().__init__("microphone", clock, log, warn)
         self._sounddevice = load_sounddevice()
         self._device: str | int | None = int(config.device) if config.device.isdigit() else (config.device or None)
         self._sample_rate = config.sample_rate
         self._channels = config.channels
         self._frames = max(round(config.chunk * config.sample_rate), 1)
         self._frame_id = config.frame_id
-        self._clock = clock
         self._on_chunk = on_chunk
-        self._log = log
-        self._warn = warn
         self._queue: queue.Queue[tuple[int, int, FloatArray]] = queue.Queue(maxsize=200)
         self._sequence = 0
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
         self.counters = MicrophoneCounters()
-        self.connected = False
-
-    def start(self) -> None:
-        """Begin to read; a device that is not there yet is tried again and again."""
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._run, name="microphone", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread and close the device."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
 
     def _run(self) -> None:
         backoff = Backoff(self._stop)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from synctva_ros.network.synctva import GRAPHS, MODALITIES
+from synctva_ros.events import MODALITIES
+from synctva_ros.network.synctva import GRAPHS
 from synctva_ros.training.corpora import Corpus, read_corpus
 from synctva_ros.training.evaluate import evaluate
 from synctva_ros.training.recipe import Recipe

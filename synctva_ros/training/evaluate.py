@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from synctva_ros.encoders.adapter import ARCHITECTURE as ADAPTER
-from synctva_ros.events import FloatArray
-from synctva_ros.network.synctva import MODALITIES
+from synctva_ros.events import MODALITIES, FloatArray
 from synctva_ros.network.weights import load
 from synctva_ros.training.corpora import VECTORS, Corpus, IntArray, as_recognised, read_corpus
 from synctva_ros.training.metrics import score, summarise

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from synctva_ros.events import MODALITIES
 from synctva_ros.network.enhancement import Layout, Projection
-from synctva_ros.network.synctva import MODALITIES, DialogueBatch
+from synctva_ros.network.synctva import DialogueBatch
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,8 @@ from torch.nn.functional import cross_entropy
 from synctva_ros.encoders.audio import AudioEncoder, as_speech
 from synctva_ros.encoders.face import FaceEncoder
 from synctva_ros.encoders.text import TextEncoder
-from synctva_ros.encoders.voice_network import RATE
-from synctva_ros.events import EMOTIONS, FloatArray
-from synctva_ros.network.synctva import MODALITIES, DialogueBatch, SyncTVA, SyncTVAConfig
+from synctva_ros.events import EMOTIONS, MODALITIES, SAMPLE_RATE, FloatArray
+from synctva_ros.network.synctva import DialogueBatch, SyncTVA, SyncTVAConfig
 from synctva_ros.network.weights import Description, save
 from synctva_ros.training import face_encoder
 from synctva_ros.training.cache import cached
@@ -191,7 +190,7 @@ def read_voices(folder: Path, encoder: AudioEncoder, cache: Path | None, validat
         vectors = []
         for copy in range(COPIES + 1):
             for clip in clips:
-                speech = as_speech(distort(clip.cut()) if copy else clip.cut(), RATE)
+                speech = as_speech(distort(clip.cut()) if copy else clip.cut(), SAMPLE_RATE)
                 assert speech is not None, f"{clip.file} is silent"
                 vectors.append(encoder.encode_members(speech)[member[clip.speaker]])
         return np.stack(vectors)

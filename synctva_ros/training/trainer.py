@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
-from synctva_ros.events import FloatArray
-from synctva_ros.network.synctva import MODALITIES, DialogueBatch, SyncTVA, SyncTVAConfig
+from synctva_ros.events import MODALITIES, FloatArray
+from synctva_ros.network.synctva import DialogueBatch, SyncTVA, SyncTVAConfig
 from synctva_ros.network.weights import Description, load, save
 from synctva_ros.training import checkpoint
 from synctva_ros.training.corpora import VECTORS, Corpus, Dialogue, read_corpus

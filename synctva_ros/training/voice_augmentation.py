@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synctva_ros.encoders.voice_network import RATE
-from synctva_ros.events import FloatArray
+from synctva_ros.events import SAMPLE_RATE, FloatArray
 
 #: Speed, pitch and formants change together by up to this share: a taller or a smaller speaker.
 SPEED = 0.16
@@ -51,7 +50,7 @@ class Distortion:
     def _in_a_room(self, sound: FloatArray) -> FloatArray:
         """Convolve with noise that decays; direct sound and echoes stand in a random proportion."""
         rng = self._rng
-        n = int(RATE * rng.uniform(*REVERBERATION))
+        n = int(SAMPLE_RATE * rng.uniform(*REVERBERATION))
         response = rng.standard_normal(n) * np.exp(-6.9 * np.arange(n) / n)
         response[:20] = 0.0
         response *= rng.uniform(0.05, 0.6) / np.sqrt(np.square(response).sum() + 1e-9)
@@ -63,7 +62,7 @@ class Distortion:
     def _coloured(self, sound: FloatArray) -> FloatArray:
         """Six bands of an equaliser, and often a telephone's or a small microphone's limits."""
         rng = self._rng
-        frequency = np.fft.rfftfreq(len(sound), 1 / RATE)
+        frequency = np.fft.rfftfreq(len(sound), 1 / SAMPLE_RATE)
         gain = np.interp(
             np.log(np.maximum(frequency, 20)), np.log(np.geomspace(60, 8000, 6)), rng.normal(0, EQUALISER, 6)
         )
@@ -114,7 +113,7 @@ class NoVoice:
     def __call__(self) -> FloatArray:
         """One such sound ``[n]`` at 16 kHz, 0.6 to 3 s long."""
         rng = self._rng
-        kind, n = rng.random(), int(RATE * rng.uniform(0.6, 3))
+        kind, n = rng.random(), int(SAMPLE_RATE * rng.uniform(0.6, 3))
         if kind < MACHINE:
             return stretch(self._machines[rng.integers(len(self._machines))], math.exp(rng.uniform(-0.1, 0.1)))
         if kind < MACHINE + NOISE:
@@ -124,9 +123,9 @@ class NoVoice:
         return self._barks(n)
 
     def _chords(self, n: int) -> FloatArray:
-        rng, time = self._rng, np.arange(n) / RATE
+        rng, time = self._rng, np.arange(n) / SAMPLE_RATE
         music = 0.001 * rng.standard_normal(n)
-        for first in np.arange(0, n, int(RATE * rng.uniform(0.15, 0.6))):
+        for first in np.arange(0, n, int(SAMPLE_RATE * rng.uniform(0.15, 0.6))):
             since = time[first:] - time[first]
             for _ in range(rng.integers(1, 5)):
                 phase = 2 * np.pi * 110 * 2 ** (rng.integers(0, 37) / 12) * since
@@ -135,7 +134,7 @@ class NoVoice:
         return music.astype(np.float32)
 
     def _barks(self, n: int) -> FloatArray:
-        rng, time = self._rng, np.arange(n) / RATE
+        rng, time = self._rng, np.arange(n) / SAMPLE_RATE
         barks = 0.01 * rng.standard_normal(n)
         for _ in range(rng.integers(1, 5)):
             first = int(rng.integers(0, max(1, n - 3000)))
@@ -155,7 +154,7 @@ def stretch(sound: FloatArray, speed: float) -> FloatArray:
 
 def noise_of(n: int, slope: float, rng: np.random.Generator) -> FloatArray:
     """Noise ``[n]`` with deviation 1 whose power falls with frequency to this power: 0 is white, 1 pink, 2 brown."""
-    frequency = np.fft.rfftfreq(n, 1 / RATE)
+    frequency = np.fft.rfftfreq(n, 1 / SAMPLE_RATE)
     spectrum = np.fft.rfft(rng.standard_normal(n)) * np.maximum(frequency, 30) ** (-slope / 2)
     noise = np.fft.irfft(spectrum, n)
     return np.asarray(noise / (noise.std() + 1e-9), np.float32)

@@ -26,7 +26,6 @@ from synctva_ros.config import Turns
 from synctva_ros.encoders.audio import as_speech
 from synctva_ros.encoders.functionals import AcousticFunctionals
 from synctva_ros.encoders.voice_network import (
-    RATE,
     LogMel,
     ProsodyNetwork,
     SpectrumNetwork,
@@ -35,7 +34,7 @@ from synctva_ros.encoders.voice_network import (
     VoiceNetworkConfig,
 )
 from synctva_ros.encoders.weights import save_encoder
-from synctva_ros.events import EMOTIONS, AudioChunk, FloatArray
+from synctva_ros.events import EMOTIONS, SAMPLE_RATE, AudioChunk, FloatArray
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.training.corpora import IntArray, class_index
 from synctva_ros.training.metrics import Scores, score
@@ -74,8 +73,8 @@ class VoiceClip:
 
     def cut(self, before: float = 0.0, after: float = 0.0) -> FloatArray:
         """The speech and so much around it [s]; negative: less than all of it."""
-        first = max(round((self.start - before) * RATE), 0)
-        return self.sound[first : max(round((self.end + after) * RATE), first + round(_SHORTEST * RATE))]
+        first = max(round((self.start - before) * SAMPLE_RATE), 0)
+        return self.sound[first : max(round((self.end + after) * SAMPLE_RATE), first + round(_SHORTEST * SAMPLE_RATE))]
 
 
 def read_clips(folder: Path) -> list[VoiceClip]:
@@ -110,7 +109,7 @@ def read_clips(folder: Path) -> list[VoiceClip]:
 def _hear(path: Path) -> tuple[FloatArray, float, float]:
     media = MediaFile(path, video_rate=0.0)
     endpointer = Endpointer(Turns(speculate=False, provisional_interval=0.0))
-    utterances, parts, rate = [], [], RATE
+    utterances, parts, rate = [], [], SAMPLE_RATE
     for item in media.play(0):
         if isinstance(item, AudioChunk):
             utterances += endpointer.push(item)
@@ -118,17 +117,17 @@ def _hear(path: Path) -> tuple[FloatArray, float, float]:
             rate = item.sample_rate
     utterances += endpointer.flush()
     sound = np.concatenate([np.zeros(0, np.float32), *parts])
-    if rate != RATE:
+    if rate != SAMPLE_RATE:
         from scipy import signal
 
-        sound = signal.resample_poly(sound, RATE, rate).astype(np.float32)
-    if len(sound) < round(_SHORTEST * RATE) or as_speech(sound, RATE) is None:
+        sound = signal.resample_poly(sound, SAMPLE_RATE, rate).astype(np.float32)
+    if len(sound) < round(_SHORTEST * SAMPLE_RATE) or as_speech(sound, SAMPLE_RATE) is None:
         raise ValueError(f"{path} is silent or shorter than {_SHORTEST} s: take it out of labels.csv")
     start, end = (utterances[0].stream_start, utterances[-1].stream_end) if utterances else (0.0, 0.0)
     if end - start < _SHORTEST:
-        energy = np.convolve(np.square(sound), np.ones(RATE // 20), "same")
+        energy = np.convolve(np.square(sound), np.ones(SAMPLE_RATE // 20), "same")
         loud = np.flatnonzero(energy >= energy.max() * 1e-3)
-        start, end = loud[0] / RATE, loud[-1] / RATE
+        start, end = loud[0] / SAMPLE_RATE, loud[-1] / SAMPLE_RATE
     return sound, float(start), float(end)
 
 
@@ -365,7 +364,7 @@ def _weights(labels: Tensor) -> Tensor:
 
 
 def _audible(sound: FloatArray) -> FloatArray:
-    speech = as_speech(sound, RATE)
+    speech = as_speech(sound, SAMPLE_RATE)
     if speech is None:
         raise ValueError("a clip of the corpus is silent: leave it out of labels.csv")
     return speech

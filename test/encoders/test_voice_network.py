@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from synctva_ros.encoders.residual import ResidualBlock
 from synctva_ros.encoders.voice_network import (
     BANDS,
-    RATE,
     LogMel,
     ProsodyNetwork,
     SpectrumNetwork,
@@ -19,6 +18,7 @@ from synctva_ros.encoders.voice_network import (
     VoiceNetwork,
     VoiceNetworkConfig,
 )
+from synctva_ros.events import SAMPLE_RATE
 
 CONFIG = VoiceNetworkConfig(classes=7, members=2, width=4, summary=16, functionals=12, hidden=8)
 HOP = 160
@@ -30,7 +30,7 @@ def batch_of(lengths: list[int], seed: int = 0) -> tuple[Tensor, Tensor]:
     sound = torch.zeros(len(lengths), max(lengths))
     for row, length in zip(sound, lengths, strict=True):
         noise = torch.randn(length, generator=generator)
-        swell = 1.0 + 0.9 * torch.sin(torch.arange(length) * (6.28 * 3 / RATE))
+        swell = 1.0 + 0.9 * torch.sin(torch.arange(length) * (6.28 * 3 / SAMPLE_RATE))
         row[:length] = (0.7 * noise + 0.7 * noise.roll(1)) * swell
     return sound, torch.tensor(lengths)
 
@@ -96,8 +96,8 @@ class TestLogMel:
 
     @pytest.mark.parametrize("frequency", [120.0, 440.0, 1500.0, 6000.0])
     def test_a_tone_is_in_its_band(self, frequency: float) -> None:
-        tone = torch.sin(torch.arange(RATE) * (2 * torch.pi * frequency / RATE)).unsqueeze(0)
-        band = int(LogMel()(tone, torch.tensor([RATE]))[0][0, 0, :, 50].argmax())
+        tone = torch.sin(torch.arange(SAMPLE_RATE) * (2 * torch.pi * frequency / SAMPLE_RATE)).unsqueeze(0)
+        band = int(LogMel()(tone, torch.tensor([SAMPLE_RATE]))[0][0, 0, :, 50].argmax())
         lowest, highest = 77.75, 2787.4  # mel of 50 and of 7600 Hz
         wanted = 2595 * torch.log10(torch.tensor(1 + frequency / 700)).item()
         # A narrow band lies between two bins of the spectrum.

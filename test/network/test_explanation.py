@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from synctva_ros.events import MODALITIES
 from synctva_ros.network.explanation import explain
-from synctva_ros.network.synctva import MODALITIES, PARTS, DialogueBatch, SyncTVA, SyncTVAConfig
+from synctva_ros.network.synctva import PARTS, DialogueBatch, SyncTVA, SyncTVAConfig
 from synctva_ros.training.corpora import Dialogue, read_corpus
 
 WIDTHS = (12, 9, 7)

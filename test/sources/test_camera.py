@@ -12,7 +12,7 @@ import pytest
 from synctva_ros import config
 from synctva_ros.events import NANOSECONDS
 from synctva_ros.sources import camera
-from synctva_ros.sources.backoff import Backoff
+from synctva_ros.sources.device import Backoff
 from synctva_ros.sources.camera import Camera
 
 cv2 = pytest.importorskip("cv2")

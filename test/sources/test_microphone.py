@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from synctva_ros import config
 from synctva_ros.events import NANOSECONDS
 from synctva_ros.sources import microphone
-from synctva_ros.sources.backoff import Backoff
+from synctva_ros.sources.device import Backoff
 from synctva_ros.sources.microphone import PLAUSIBLE, Microphone, SourceError, adc_stamp, load_sounddevice
 
 NOW = 1_700_000_000 * NANOSECONDS

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from synctva_ros.encoders.voice_network import RATE
-from synctva_ros.events import FloatArray
+from synctva_ros.events import SAMPLE_RATE, FloatArray
 from synctva_ros.training import speech_synthesis, voice_augmentation
 from synctva_ros.training.speech_synthesis import TRAINING_VOICES, espeak_path
 from synctva_ros.training.voice_augmentation import SIGNAL_TO_NOISE, SPEED, Distortion, NoVoice, noise_of, stretch
@@ -19,18 +18,18 @@ EFFECTS = ("ROOM", "COLOURED", "NARROW", "NOISY", "BABBLE")
 
 
 def tone(seconds: float = 1.0, frequency: float = 440.0) -> FloatArray:
-    return np.sin(2 * np.pi * frequency * np.arange(round(seconds * RATE)) / RATE).astype(np.float32)
+    return np.sin(2 * np.pi * frequency * np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE).astype(np.float32)
 
 
 def loudest(sound: FloatArray) -> float:
     """Frequency with the most power [Hz]."""
-    frequencies, power = signal.periodogram(sound, RATE)
+    frequencies, power = signal.periodogram(sound, SAMPLE_RATE)
     return float(frequencies[power.argmax()])
 
 
 def power_at(sound: FloatArray, low: float, high: float) -> float:
     """Mean power density between two frequencies [dB]."""
-    frequencies, power = signal.welch(sound, RATE, nperseg=1024)
+    frequencies, power = signal.welch(sound, SAMPLE_RATE, nperseg=1024)
     return float(10 * np.log10(power[(frequencies >= low) & (frequencies < high)].mean() + 1e-20))
 
 
@@ -47,7 +46,7 @@ def only(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_a_stretched_tone_changes_length_and_pitch(speed: float) -> None:
     stretched = stretch(tone(), speed)
     assert stretched.dtype == np.float32
-    assert abs(len(stretched) - RATE / speed) <= 1
+    assert abs(len(stretched) - SAMPLE_RATE / speed) <= 1
     assert loudest(stretched) == pytest.approx(440 * speed, rel=0.01)
 
 
@@ -57,8 +56,8 @@ def test_without_a_change_of_speed_sound_stays() -> None:
 
 @pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
 def test_noise_falls_with_frequency(slope: float) -> None:
-    noise = noise_of(10 * RATE, slope, np.random.default_rng(0))
-    assert noise.shape == (10 * RATE,)
+    noise = noise_of(10 * SAMPLE_RATE, slope, np.random.default_rng(0))
+    assert noise.shape == (10 * SAMPLE_RATE,)
     assert noise.dtype == np.float32
     assert noise.std() == pytest.approx(1.0, abs=1e-3)
     # From 500 Hz to 4 kHz there are three octaves of slope times 3 dB each.
@@ -77,7 +76,7 @@ class TestDistortion:
         for distorted in made:
             assert distorted.dtype == np.float32
             assert np.isfinite(distorted).all()
-            assert RATE * np.exp(-SPEED) - 1 <= len(distorted) <= RATE * np.exp(SPEED) + 1
+            assert SAMPLE_RATE * np.exp(-SPEED) - 1 <= len(distorted) <= SAMPLE_RATE * np.exp(SPEED) + 1
             assert 0.1 < distorted.std() < 10.0  # brought to one level, but for the equaliser
         assert len({len(distorted) for distorted in made}) > 50
 
@@ -101,10 +100,10 @@ class TestDistortion:
     def test_a_room_reverberates(self, only: pytest.MonkeyPatch) -> None:
         only.setattr(voice_augmentation, "ROOM", 1.0)
         only.setattr(voice_augmentation, "REVERBERATION", (0.4, 0.4))
-        sound = np.zeros(RATE, np.float32)
+        sound = np.zeros(SAMPLE_RATE, np.float32)
         sound[1000] = 1.0
         distorted = Distortion([], np.random.default_rng(0))(sound)
-        assert len(distorted) == RATE
+        assert len(distorted) == SAMPLE_RATE
         assert np.abs(distorted).argmax() == 1000
         after = np.abs(distorted - distorted[0])
         early, late, gone = (after[1000 + a : 1000 + b].mean() for a, b in ((100, 1600), (3200, 4800), (7000, 9000)))
@@ -114,7 +113,7 @@ class TestDistortion:
         only.setattr(voice_augmentation, "COLOURED", 1.0)
         only.setattr(voice_augmentation, "NARROW", 1.0)
         only.setattr(voice_augmentation, "EQUALISER", 0.0)
-        noise = noise_of(2 * RATE, 0.0, np.random.default_rng(1))
+        noise = noise_of(2 * SAMPLE_RATE, 0.0, np.random.default_rng(1))
         for seed in range(5):
             distorted = Distortion([], np.random.default_rng(seed))(noise)
             middle = power_at(distorted, 500, 2800)
@@ -127,7 +126,7 @@ class TestDistortion:
         only.setattr(voice_augmentation, "BABBLE", babble)
         sound = tone()
         clean = sound / sound.std()
-        distort = Distortion([noise_of(2 * RATE, 1.0, np.random.default_rng(2))], np.random.default_rng(0))
+        distort = Distortion([noise_of(2 * SAMPLE_RATE, 1.0, np.random.default_rng(2))], np.random.default_rng(0))
         ratios = [-20 * np.log10(np.std(distort(sound) - clean)) for _ in range(20)]
         low, high = SIGNAL_TO_NOISE
         assert low - 0.1 < min(ratios) < low + 10
@@ -158,7 +157,7 @@ class TestNoVoice:
             assert sound.ndim == 1
             assert np.isfinite(sound).all()
             assert sound.std() > 1e-3
-            assert 0.5 * RATE < len(sound) < (8 if machine else 3.01) * RATE
+            assert 0.5 * SAMPLE_RATE < len(sound) < (8 if machine else 3.01) * SAMPLE_RATE
 
     def test_the_same_from_the_same_seed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(voice_augmentation, "MACHINES", 1)

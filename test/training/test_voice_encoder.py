@@ -20,8 +20,8 @@ from scipy.io import wavfile
 from torch import nn
 
 from synctva_ros.encoders.audio import AudioEncoder, as_speech
-from synctva_ros.encoders.voice_network import RATE, VoiceNetwork, VoiceNetworkConfig
-from synctva_ros.events import EMOTIONS, FloatArray
+from synctva_ros.encoders.voice_network import VoiceNetwork, VoiceNetworkConfig
+from synctva_ros.events import EMOTIONS, SAMPLE_RATE, FloatArray
 from synctva_ros.sources.microphone import SourceError
 from synctva_ros.training import voice_augmentation, voice_encoder
 from synctva_ros.training.corpora import class_index
@@ -51,18 +51,18 @@ CLIPS = 3  # of each speaker and emotion
 def voice(pitch: float, pace: float, formants: Iterable[int], seed: int, seconds: float = 0.9) -> FloatArray:
     """A buzz through two formants, in syllables, with a quarter second of silence around."""
     rng = np.random.default_rng(seed)
-    t = np.arange(round(seconds * RATE)) / RATE
+    t = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     frequency = pitch * (1 + 0.05 * rng.standard_normal()) * 2 ** (0.2 * np.sin(3 * t + rng.uniform(0, 6)))
-    buzz = np.diff(np.floor(np.cumsum(frequency) / RATE), prepend=0.0)
+    buzz = np.diff(np.floor(np.cumsum(frequency) / SAMPLE_RATE), prepend=0.0)
     for formant in formants:
-        pole = np.exp(-np.pi * 90 / RATE)
-        buzz = signal.lfilter([1], [1, -2 * pole * np.cos(2 * np.pi * formant / RATE), pole**2], buzz)
+        pole = np.exp(-np.pi * 90 / SAMPLE_RATE)
+        buzz = signal.lfilter([1], [1, -2 * pole * np.cos(2 * np.pi * formant / SAMPLE_RATE), pole**2], buzz)
     sound = buzz * (0.1 + np.sin(np.pi * pace * t) ** 2)
-    sound = np.pad(0.4 * sound / np.abs(sound).max(), RATE // 4)
+    sound = np.pad(0.4 * sound / np.abs(sound).max(), SAMPLE_RATE // 4)
     return np.asarray(sound + rng.normal(0, 1e-4, len(sound)), np.float32)
 
 
-def write_wav(path: Path, sound: FloatArray, rate: int = RATE) -> None:
+def write_wav(path: Path, sound: FloatArray, rate: int = SAMPLE_RATE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     wavfile.write(path, rate, np.round(sound * 32767).astype(np.int16))
 
@@ -101,7 +101,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def clip_of(speaker: str, label: int = 0) -> VoiceClip:
-    return VoiceClip("a.wav", np.zeros(RATE, np.float32), 0.0, 1.0, label, speaker)
+    return VoiceClip("a.wav", np.zeros(SAMPLE_RATE, np.float32), 0.0, 1.0, label, speaker)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ class TestReadClips:
         assert clips[0].file == "Actor_2/angry-0.wav"
         for clip in clips:
             assert clip.sound.dtype == np.float32
-            assert len(clip.sound) == round(1.4 * RATE)
+            assert len(clip.sound) == round(1.4 * SAMPLE_RATE)
             assert 0.0 <= clip.start < 0.5
             assert 0.9 < clip.end <= 1.4 + 1e-6
 
@@ -132,25 +132,25 @@ class TestReadClips:
         write_flac(tmp_path / "a.flac", np.concatenate([noise, sound, noise]), rate)
         write_labels(tmp_path, [("a.flac", "calm", "1")])
         (clip,) = read_clips(tmp_path)
-        assert len(clip.sound) == pytest.approx(5.4 * RATE, abs=2)
+        assert len(clip.sound) == pytest.approx(5.4 * SAMPLE_RATE, abs=2)
         assert clip.start == pytest.approx(2.25, abs=0.25)
         assert clip.end == pytest.approx(3.15, abs=0.25)
         assert EMOTIONS[clip.label] == "neutral"
 
     def test_without_speech_the_loud_part_counts(self, tmp_path: Path) -> None:
-        sound = np.zeros(2 * RATE, np.float32)
+        sound = np.zeros(2 * SAMPLE_RATE, np.float32)
         sound[16000:19000] = np.random.default_rng(0).normal(0, 1e-3, 3000)
         write_wav(tmp_path / "a.wav", sound)
         write_labels(tmp_path, [("a.wav", "fearful", "1")])
         (clip,) = read_clips(tmp_path)
         assert clip.start == pytest.approx(1.0, abs=0.05)
-        assert len(clip.cut()) >= 0.3 * RATE
-        assert as_speech(clip.cut(), RATE) is not None
+        assert len(clip.cut()) >= 0.3 * SAMPLE_RATE
+        assert as_speech(clip.cut(), SAMPLE_RATE) is not None
 
     @pytest.mark.parametrize(
         ("sound", "sentence"),
         [
-            (np.zeros(RATE, np.float32), r"a\.wav is silent or shorter than 0\.3 s: take it out of labels\.csv"),
+            (np.zeros(SAMPLE_RATE, np.float32), r"a\.wav is silent or shorter than 0\.3 s: take it out of labels\.csv"),
             (0.1 * np.ones(100, np.float32), r"a\.wav is silent or shorter"),
             (np.zeros(0, np.float32), r"a\.wav is silent or shorter"),
         ],
@@ -197,7 +197,7 @@ class TestReadClips:
 class TestCut:
     @pytest.fixture
     def clip(self) -> VoiceClip:
-        return VoiceClip("a.wav", np.arange(3 * RATE, dtype=np.float32), 1.0, 2.0, 0, "1")
+        return VoiceClip("a.wav", np.arange(3 * SAMPLE_RATE, dtype=np.float32), 1.0, 2.0, 0, "1")
 
     @pytest.mark.parametrize(
         ("before", "after", "first", "last"),
@@ -207,10 +207,10 @@ class TestCut:
         self, clip: VoiceClip, before: float, after: float, first: float, last: float
     ) -> None:
         cut = clip.cut(before, after)
-        assert (cut[0], cut[-1] + 1) == (first * RATE, last * RATE)
+        assert (cut[0], cut[-1] + 1) == (first * SAMPLE_RATE, last * SAMPLE_RATE)
 
     def test_it_is_never_shorter_than_0_3_s(self, clip: VoiceClip) -> None:
-        assert len(clip.cut(-0.5, -0.5)) == round(0.3 * RATE)
+        assert len(clip.cut(-0.5, -0.5)) == round(0.3 * SAMPLE_RATE)
 
 
 class TestFolds:
@@ -287,7 +287,7 @@ class TestJudge:
 
     def test_silence_is_refused(self, network: VoiceNetwork) -> None:
         with pytest.raises(ValueError, match=r"silent: leave it out of labels\.csv"):
-            predict(network, 0, [np.zeros(RATE, np.float32)])
+            predict(network, 0, [np.zeros(SAMPLE_RATE, np.float32)])
 
 
 def train(data: Path, out: Path, options: Mapping[str, int] = {}, report: Path | None = None) -> Scores:
@@ -337,7 +337,7 @@ class TestTraining:
             (member,) = (
                 number for number, names in enumerate(encoder.training["unheard_speakers"]) if clip.speaker in names
             )
-            speech = as_speech(clip.cut(), RATE)
+            speech = as_speech(clip.cut(), SAMPLE_RATE)
             assert speech is not None
             said = torch.from_numpy(encoder.encode_members(speech)[member])
             np.testing.assert_allclose(

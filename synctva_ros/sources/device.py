@@ -1,0 +1,68 @@
+"""What a microphone and a camera have in common: read on a thread of their own, opened again when they were lost."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+
+class Backoff:
+    """Waits ``first`` seconds, then twice as long each time, up to ``longest``; a success starts over."""
+
+    def __init__(self, stop: threading.Event, first: float = 0.5, longest: float = 10.0) -> None:
+        self._stop = stop
+        self._first = first
+        self._longest = longest
+        self.seconds = first
+
+    def wait(self) -> None:
+        """Sleep for the present delay, or until stopped."""
+        self._stop.wait(self.seconds)
+        self.seconds = min(self.seconds * 2.0, self._longest)
+
+    def reset(self) -> None:
+        """The device works again."""
+        self.seconds = self._first
+
+
+class Device(ABC):
+    """Runs ``_run`` on a thread between ``start`` and ``stop``.
+
+    Args:
+        name: of the thread.
+        clock: the node's time [ns].
+        log: called with one sentence when the device is open.
+        warn: called with one sentence when the device is lost or refused.
+
+    Attributes:
+        connected: whether the device gives something.
+    """
+
+    def __init__(
+        self, name: str, clock: Callable[[], int], log: Callable[[str], object], warn: Callable[[str], object]
+    ) -> None:
+        self._name = name
+        self._clock = clock
+        self._log = log
+        self._warn = warn
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.connected = False
+
+    def start(self) -> None:
+        """Begin to read; a device that is not there yet is tried again and again."""
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and close the device."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    @abstractmethod
+    def _run(self) -> None:
+        """Read until ``_stop`` is set."""
