@@ -93,6 +93,7 @@ class StageNode(PerceptionNode):
         self._host: Host | None = None
         self._outputs: dict[tuple[type, bool], Any] = {}
         self._malformed = 0
+        self._is_at_work = False
         #: Called with every event that leaves a stage, before it is published, on the thread that works.
         self.watchers: list[Callable[[Any], None]] = []
 
@@ -126,17 +127,19 @@ class StageNode(PerceptionNode):
                 self.report_error,
                 partial(use_threads, self.config.threads) if self._row.torch else lambda: None,
             )
+        self._is_at_work = True
         for kind in self._row.takes:
             self._listen(kind)
 
     def deactivate(self) -> None:
         """Stop to work; what is under way goes out as far as it got."""
+        is_at_work, self._is_at_work = self._is_at_work, False
         if self._host is not None:
             given_up = self._host.stop()
             if given_up:
                 self.get_logger().error(f"{given_up} event(s) that waited are given up, as the node is deactivated")
             self._host = None
-        if self._pipeline is not None and self._outputs:
+        if self._pipeline is not None and is_at_work:
             for event in self._pipeline.flush():
                 self._give(event)
         self._outputs.clear()
@@ -194,10 +197,11 @@ class StageNode(PerceptionNode):
         self._take(event)
 
     def _take(self, event: Any) -> None:
+        if not self._is_at_work or self._pipeline is None:  # a message that was under way while the node fell silent
+            return
         if self._host is None:
-            if self._pipeline is not None:
-                for given in self._pipeline.push(event):
-                    self._give(given)
+            for given in self._pipeline.push(event):
+                self._give(given)
         elif not self._host.put(event):
             self.get_logger().error(
                 f"too many utterances wait: {event.utterance_id} goes on without what {self.get_name()} would add",

@@ -154,6 +154,10 @@ class FusionStage(Join[Utterance]):
         """Whether a modality that is encoded here may still come."""
         return bool(self._encoders[modality]) and self._told(utterance, modality) is None and self.expects(modality)
 
+    def _awaits(self, modality: str) -> bool:
+        """Whether somebody sends it; transcripts are of no use without an encoder for words."""
+        return self.expects(modality) and bool(modality != "text" or self._config.text_encoder)
+
     def _told(self, utterance: Utterance, modality: str) -> Evidence | None:
         final = self._evidence.get((utterance.utterance_id, modality, None))
         return final or self._evidence.get((utterance.utterance_id, modality, utterance.end))
