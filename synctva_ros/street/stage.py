@@ -302,8 +302,9 @@ class Join(Stage, Generic[E]):
 
     def flush(self) -> Iterator[Any]:
         """Whatever waits goes on as it is; what is partial is forgotten."""
+        for identity in [identity for identity, ticket in self._waiting.items() if not ticket.event.is_final]:
+            del self._waiting[identity]
         yield from self.advance(float("inf"))
-        self._waiting.clear()
 
     def reset(self) -> None:
         """Forget what waits."""

@@ -304,8 +304,13 @@ def test_a_partial_answer_waits_for_nobody_and_leaves_once() -> None:
         Answer("u1", "?+", False),
         Answer("u2", "b+b", False),
     ]
-    assert taken(stage, Part("u9")) == []
+    assert taken(stage, Part("u9")) == []  # nor anything again
     assert taken(stage, partial("u1", "?")) == [Answer("u1", "?+", False)]  # this is a new one
+
+
+def test_a_final_answer_does_not_wait_for_a_partial_one() -> None:
+    stage = Pair()
+    assert taken(stage, partial("u0", "a"), Said("u1", "b"), Part("u1", "b")) == [Answer("u1", "b+b")]
 
 
 def test_the_final_event_takes_the_place_of_the_partial_one() -> None:
@@ -345,7 +350,7 @@ def test_what_comes_after_the_answer_changes_nothing() -> None:
 
 def test_what_is_shed_leaves_in_its_place_without_its_part() -> None:
     stage = Pair()
-    taken(stage, Said("u0", "a"), Part("u1"))
+    taken(stage, Said("u0", "a"))
     assert list(stage.take(Said("u1", "b"), shed=True)) == []
     assert taken(stage, Said("u2", "c"), Part("u2"), Part("u0")) == [
         Answer("u0", "a+"),
@@ -391,7 +396,7 @@ def test_a_part_that_raises_costs_only_itself() -> None:
 def test_flush_gives_what_waits_as_it_is_and_forgets_what_is_partial() -> None:
     stage = Pair()
     taken(stage, Said("u0", "a"), partial("u1", "b"), Said("u2", "c"))
-    assert [answer for answer in stage.flush() if answer.is_final] == [Answer("u0", "a+"), Answer("u2", "c+")]
+    assert list(stage.flush()) == [Answer("u0", "a+"), Answer("u2", "c+")]
     assert list(stage.flush()) == taken(stage, Part("u1", "b")) == []
 
 
@@ -409,7 +414,8 @@ def test_utterances_that_never_end_take_no_memory() -> None:
     for number in range(500):
         taken(stage, partial(f"u{number}", "a"))
     assert len(stage._waiting) == REMEMBERED + 1
-    assert only(list(stage.flush())[-1:]).content == "a+"
+    assert taken(stage, Part("u0"), Part("u499")) == [Answer("u499", "a+", False)]  # the oldest was forgotten
+    assert only(stage.flush()) == Answer("u", "waits+")
 
 
 CONTENTS = st.sampled_from(["a", "b", "?"])
