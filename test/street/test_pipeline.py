@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from made_events import SECOND, Log, TextStub, VoiceStub, pausing, transcript, until, utterance
+from made_events import SECOND, Log, TextStub, VoiceStub, face, pausing, report, transcript, until, utterance
 
 from synctva_ros.config import Fusion
 from synctva_ros.events import Emotion, Evidence, Features, Modality, Status, Transcript, Utterance
@@ -362,11 +362,11 @@ def test_stop_waits_for_the_event_in_work_and_says_what_is_given_up(make: Callab
 
 
 def test_stop_of_idle_hosts_leaves_no_thread_and_may_be_repeated() -> None:
-    before = threading.active_count()
     desks = [Desk() for _ in range(10)]
+    assert sum(thread.name == "h" for thread in threading.enumerate()) == 10
     for desk in desks:
         assert desk.host.stop() == desk.host.stop() == 0
-    assert threading.active_count() == before
+    assert not any(thread.name == "h" for thread in threading.enumerate())
 
 
 def test_the_thread_is_prepared_once_before_the_first_event(make: Callable[..., Desk]) -> None:
@@ -430,6 +430,33 @@ def test_words_that_do_not_come_are_done_without_in_time(make: Callable[..., Des
     assert time.monotonic() - before >= 0.05
     assert [event.utterance_id for event in desk.given] == ["m_0"]
     assert fusion.counts["without words in time"] == len(log.warnings) == 1
+
+
+def test_a_thread_gives_what_the_pipeline_gives_by_itself(make: Callable[..., Desk]) -> None:
+    events = [
+        event
+        for number in range(20)
+        for event in (
+            report(10 * number + 1.0, face(value=number)),
+            *((transcript(number), utterance(number)) if number % 3 else (utterance(number), transcript(number))),
+        )
+    ]
+    pipeline, _ = street(Clock())
+    expected = [given for event in events for given in pipeline.push(event)]
+    hosted, _ = street(Clock())
+    desk = make()
+    host = Host("h", hosted, desk.given.append, 100, lambda error: desk.errors.append(str(error)))
+    for event in events:
+        host.put(event)
+    desk.wait_for(len(expected))
+    assert host.stop() == 0
+    assert [type(event) for event in desk.given] == [type(event) for event in expected]
+    for found, plain in zip(desk.given, expected, strict=True):
+        if isinstance(found, Features):
+            assert found.is_same_input(plain)
+            assert (found.text, found.face_id, found.modalities) == (plain.text, plain.face_id, Modality(7))
+        assert found.utterance_id == plain.utterance_id
+    assert sum(isinstance(event, Emotion) for event in desk.given) == 20
 
 
 def test_nothing_is_lost_or_doubled_when_many_put(make: Callable[..., Desk]) -> None:
