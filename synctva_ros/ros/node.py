@@ -159,6 +159,27 @@ class PerceptionNode(LifecycleNode):
         where = traceback.extract_tb(error.__traceback__)[-1]
         self.get_logger().error(f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})")
 
+    def set_parameters_atomically(self, parameter_list: list[Parameter[Any]]) -> SetParametersResult:
+        """Set all parameters or none; what ``ros2 param set`` calls.
+
+        rclpy refuses another type or an unknown name without saying of what, and keeps the reason of a success to
+        itself, so that nobody would read that a value does not count yet.
+        """
+        for parameter in parameter_list:
+            param = self._params.get(parameter.name)
+            if not self.has_parameter(parameter.name):
+                return SetParametersResult(successful=False, reason=f"there is no parameter {parameter.name!r}")
+            if param is not None and (problem := param.problem(parameter.value)):
+                return SetParametersResult(successful=False, reason=f"parameter {parameter.name!r}: {problem}")
+        result = super().set_parameters_atomically(parameter_list)
+        later = [each.name for each in parameter_list if each.name in self._params and not self._params[each.name].live]
+        if result.successful and later and self.config is not None:
+            result.reason = (
+                f"{', '.join(later)}: takes effect when the node is configured again (deactivate, cleanup, configure)"
+            )
+            self.get_logger().warning(result.reason)
+        return result
+
     # --- lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -246,18 +267,14 @@ class PerceptionNode(LifecycleNode):
             self.declare_parameter(param.name, param.default, descriptor(param), ignore_override=True)
 
     def _check(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
-        """Refuse what is not allowed; say what takes effect only when the node is configured again."""
+        """Refuse what is not allowed, alone or together."""
         given = {parameter.name: parameter.value for parameter in parameters if parameter.name in self._params}
         try:
             values = {name: self.get_parameter(name).value for name in self._params if self.has_parameter(name)}
             self._kind(**(values | given))
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        later = [name for name in given if self.config is not None and not self._params[name].live]
-        reason = f"{', '.join(later)}: takes effect when the node is configured again (deactivate, cleanup, configure)"
-        if later:
-            self.get_logger().warning(reason)
-        return SetParametersResult(successful=True, reason=reason if later else "")
+        return SetParametersResult(successful=True)
 
     def _set_again(self, parameters: list[Parameter[Any]]) -> None:
         for parameter in parameters:

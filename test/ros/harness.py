@@ -34,7 +34,7 @@ DEMO = ROOT / "synctva_ros/demo"
 WHISPER = str(ROOT / "synctva_ros/weights/whisper_demo")
 SCRIPT = json.loads((DEMO / "dialogue.json").read_text())["turns"]
 #: Generous: no test depends on how fast the machine is.
-PATIENCE = 120.0
+PATIENCE = 60.0
 ORIGIN = 100_000_000_000  # of recorded sound: long ago
 
 #: The topics of the street: message, and how one listens to it and publishes on it.
@@ -149,6 +149,18 @@ class Lab:
     def state(self, name):
         """What a node says of itself: level, sentence, values."""
         return self.nodes[name].diagnose()
+
+    def diagnosed(self, name, level):
+        """Wait until a node says on /diagnostics that it is at this level, from now on; return its sentence."""
+        said = self.observer.levels[self.namespace.strip("/") + "/" * bool(self.namespace) + name]
+        said.clear()
+        until(lambda: any(found == level for found, _ in said), f"level {level} of {name}")
+        return next(sentence for found, sentence in said if found == level)
+
+    def until_seen(self, stamp):
+        """Wait until the node ``features`` has a report of the image of this time: topics may overtake each other."""
+        *_, fusion = self.nodes["features"]._pipeline.stages
+        until(lambda: any(report.stamp == stamp for report in list(fusion._reports)), "the report of the faces")
 
     def _spin(self, name, node):
         executor = SingleThreadedExecutor()
