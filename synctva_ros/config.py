@@ -212,7 +212,7 @@ class FaceFinder(NodeConfig):
         10.0, "Faces are looked for in so many images per second at the most", "Hz", low=0.1, high=120.0, live=True
     )
     expression_rate: float = param(
-        5.0,
+        2.5,
         "The expression of a face is looked at so often per second at the most",
         "Hz",
         low=0.1,
