@@ -49,6 +49,9 @@ def sort_emotions(observer):
         if message.status == msg.Emotion.PROVISIONAL:
             observer.seen["provisional"].append(message)
         else:
+            *shares, total = message.durations
+            assert list(message.stages) == STAGES
+            assert sum(shares) == pytest.approx(total, abs=1e-4)
             over.add(message.utterance_id)
             observer.seen["emotion"].append(message)
 
@@ -110,7 +113,6 @@ def test_the_dialogue_in_real_time(face_image):
         assert message.modalities == Modality.TEXT | Modality.AUDIO | Modality.VISION
         assert message.face_id.startswith("f")
         durations = dict(zip(message.stages, message.durations, strict=True))
-        assert list(durations) == STAGES
         assert durations["total"] >= durations["turns"] >= 0.5  # the hang-over is part of both
         assert set(message.work) == {"transcribe", "audio", "text", "vision", "network"}
         assert all(seconds > 0 for seconds in message.work_durations)
@@ -320,6 +322,21 @@ def test_the_robot_does_not_listen_to_itself(sim_time):
 
     seen = drive({}, dialogue_chunks(3), robot, sim_time=sim_time)
     assert [message.text for message in seen["emotion"]] == [SCRIPT[0]["text"], SCRIPT[2]["text"]]
+
+
+@pytest.mark.parametrize("sim_time", [True, False], ids=["/clock is set back", "on the wall clock"])
+def test_a_recording_that_is_played_twice_is_answered_twice(sim_time):
+    """The same chunks with the same stream ids and stamps, as a bag that plays in a loop publishes them."""
+    chunks = dialogue_chunks(3)
+    seen = drive({}, [*chunks, *chunks], sim_time=sim_time)
+    emotions = seen["emotion"]
+    assert [message.text for message in emotions] == 2 * [turn["text"] for turn in SCRIPT[:3]]
+    assert len({message.utterance_id for message in emotions}) == 6
+    assert len({message.stream_id for message in emotions}) == 1
+    for first, second in zip(emotions[:3], emotions[3:], strict=True):
+        assert first.header.stamp == second.header.stamp
+        assert (first.stream_start, first.stream_end) == (second.stream_start, second.stream_end)
+        assert first.modalities == second.modalities == Modality.TEXT | Modality.AUDIO
 
 
 def test_damaged_sound_leaves_the_graph_alive():
