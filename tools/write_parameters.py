@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from yaml import safe_load
+
 from synctva_ros.config import LAUNCH_ARGUMENTS, NODES, Param, Value
 
 ROOT = Path(__file__).parents[1]
@@ -26,8 +28,9 @@ HEAD = """\
 
 
 def literal(value: Value) -> str:
-    """A value as YAML writes it."""
-    return value if isinstance(value, str) and value.isidentifier() and value != "off" else json.dumps(value)
+    """A value as YAML writes it; in quotes where it would be taken for something else."""
+    is_plain = isinstance(value, str) and value.isidentifier() and safe_load(value) == value
+    return str(value) if is_plain else json.dumps(value)
 
 
 def yaml() -> str:
