@@ -1,6 +1,5 @@
 """The launch file: what it declares is in the README, and what it starts answers."""
 
-import ast
 import json
 import re
 import signal
@@ -10,25 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from synctva_ros.config import LAUNCH_ARGUMENTS, plan
+
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch/perception.launch.py"
 DEMO = ROOT / "synctva_ros/demo"
-NODES = ("emotion", "features", "transcriber", "utterance", "media")
-
-
-def declared():
-    """Names of the launch arguments, read without importing the file: launch need not be installed."""
-    for statement in ast.parse(LAUNCH.read_text()).body:
-        if isinstance(statement, ast.Assign) and statement.targets[0].id == "ARGUMENTS":
-            return [row.elts[0].value for row in statement.value.elts]
-    raise AssertionError(f"{LAUNCH} has no ARGUMENTS")
+NODES = tuple(plan(media="dialogue.flac"))
 
 
 def test_readme_lists_each_argument():
     readme = (ROOT / "README.md").read_text()
     section = re.search(r"^#+ .*perception\.launch\.py.*?\n(.*?)(?=^#|\Z)", readme, re.MULTILINE | re.DOTALL)
     assert section, "README.md has no section on perception.launch.py"
-    assert re.findall(r"^\| `(\w+)` \|", section[1], re.MULTILINE) == declared()
+    assert re.findall(r"^\| `(\w+)` \|", section[1], re.MULTILINE) == [argument.name for argument in LAUNCH_ARGUMENTS]
 
 
 @pytest.fixture
@@ -55,8 +48,8 @@ def test_each_argument_is_described(launch):
     process, log = launch("--show-args")
     assert process.wait(60) == 0
     shown = re.findall(r"^    '(\w+)':\n        (.+)\n", log.read_text(), re.MULTILINE)
-    assert [name for name, _ in shown] == declared()
-    assert not [name for name, description in shown if "no description" in description]
+    choices = [f". Valid choices are: {list(one.choices)}" if one.choices else "" for one in LAUNCH_ARGUMENTS]
+    assert shown == [(one.name, one.meaning + allowed) for one, allowed in zip(LAUNCH_ARGUMENTS, choices, strict=True)]
 
 
 def test_demo_dialogue_is_answered_in_a_namespace(launch):
@@ -109,4 +102,4 @@ def test_refused_parameter_ends_the_launch_and_names_node_and_parameter(launch, 
     text = log.read_text()
     assert "not configured: parameter 'max_turns'" in text
     assert "/emotion could not be configured" in text
-    assert text.count("finished cleanly") == len(NODES) - 1, text
+    assert text.count("finished cleanly") == len(plan()), text
