@@ -12,7 +12,7 @@ from typing import Any
 
 from synctva_ros.config import Overrides
 from synctva_ros.events import Emotion, Features
-from synctva_ros.sources.files import is_picture, match_files, read_table
+from synctva_ros.sources.files import is_image, match_files, read_table, shown
 from synctva_ros.street.playback import LETTERS, Player
 
 
@@ -73,17 +73,17 @@ class Recognizer:
                     self._nothing(path, features)
                     continue
                 self.counters.utterances += 1
-                yield {"file": str(path)} | event.as_json()
+                yield {"file": shown(path)} | event.as_json()
 
     def _nothing(self, path: Path, features: Features) -> None:
         if features.frames_seen:
             self.counters.without_face += 1
-            where = "it" if is_picture(path) else f"its {features.frames_seen} images, and no speech either"
+            where = "it" if is_image(path) else f"its {features.frames_seen} images, and no speech either"
             seen = "no face that can be read" if features.frames_with_face else "no face"
-            self._warn(f"{path}: {seen} is found in {where}")
+            self._warn(f"{shown(path)}: {seen} is found in {where}")
         else:
             self.counters.without_speech += 1
-            self._warn(f"{path}: no speech is found in it")
+            self._warn(f"{shown(path)}: no speech is found in it")
 
 
 def read_transcripts(table: Path, files: list[Path], warn: Callable[[str], None]) -> dict[Path, str]:
@@ -100,11 +100,12 @@ def read_transcripts(table: Path, files: list[Path], warn: Callable[[str], None]
         ValueError: the table is malformed, or a row may mean several files.
     """
     rows = read_table(table, "text")
+    named = {shown(file): file for file in files}
     try:
-        meant = match_files(rows, [str(file) for file in files])
+        meant = match_files(rows, list(named))
     except ValueError as error:
-        raise ValueError(f"{table}: {error}") from error
+        raise ValueError(f"{shown(table)}: {error}") from error
     for name, (line, _) in rows.items():
         if name not in meant:
-            warn(f"{table}, line {line}: {name} is none of the {len(files)} files")
-    return {Path(file): rows[name][1].strip() for name, file in meant.items()}
+            warn(f"{shown(table)}, line {line}: {name} is none of the {len(files)} files")
+    return {named[file]: rows[name][1].strip() for name, file in meant.items()}

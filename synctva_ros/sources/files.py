@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from synctva_ros.sources.microphone import SourceError
 
-#: Endings of still pictures.
-PICTURES = frozenset((".bmp", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"))
-#: Endings of what may hold sound or moving pictures; FFmpeg reads more, which has to be named as a file.
+#: Endings of still images.
+IMAGES = frozenset((".bmp", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"))
+#: Endings of what may hold sound or video; FFmpeg reads more, which has to be named as a file.
 MEDIA = frozenset(
     (
         *(".aac", ".ac3", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp2", ".mp3", ".oga"),
@@ -37,10 +37,11 @@ class FoundFiles:
 
 
 def find_files(paths: Iterable[Path]) -> FoundFiles:
-    """Files as named, and the media files and pictures in folders, sorted; each file once.
+    """Files as named, and the media files and images in folders, sorted; each file once.
 
     A file that is named is taken as it is, of whatever type, also if it does not exist. In folders and those in them,
-    what is hidden (a name with a dot in front) does not count.
+    what is hidden (a name with a dot in front) does not count. Links to folders are followed behind everything else, to
+    folders that were not there before; a folder that cannot be read is among the files, so that somebody hears of it.
     """
     files: dict[Path, None] = {}
     skipped = 0
@@ -48,39 +49,55 @@ def find_files(paths: Iterable[Path]) -> FoundFiles:
         if not path.is_dir():
             files[path] = None
             continue
-        for folder, inner, names in os.walk(path):
-            inner[:] = sorted(name for name in inner if not name.startswith("."))
-            for name in sorted(names):
-                if name.startswith("."):
+        entered: set[tuple[int, int]] = set()
+        folders = [path]
+        for top in folders:  # it grows with the links
+            for folder, inner, names in os.walk(top, onerror=lambda error: files.setdefault(Path(error.filename))):
+                status = os.stat(folder)
+                if (status.st_dev, status.st_ino) in entered:
+                    inner.clear()
                     continue
-                if Path(name).suffix.lower() in PICTURES | MEDIA:
-                    files[Path(folder, name)] = None
-                else:
-                    skipped += 1
+                entered.add((status.st_dev, status.st_ino))
+                inner[:] = sorted(name for name in inner if not name.startswith("."))
+                folders += [Path(folder, name) for name in inner if os.path.islink(os.path.join(folder, name))]
+                for name in sorted(names):
+                    if name.startswith("."):
+                        continue
+                    if Path(name).suffix.lower() in IMAGES | MEDIA:
+                        files[Path(folder, name)] = None
+                    else:
+                        skipped += 1
     return FoundFiles(tuple(files), skipped)
 
 
-def is_picture(path: Path) -> bool:
-    """Whether the name says that it is a still picture."""
-    return path.suffix.lower() in PICTURES
+def shown(path: str | PurePath) -> str:
+    """A path for people and for JSON: a byte that is no UTF-8 becomes a backslash, x and two digits, as shells know."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """A still picture as BGR ``[h, w, 3]``, turned as its EXIF data says.
+def is_image(path: Path) -> bool:
+    """Whether the name says that it is a still image."""
+    return path.suffix.lower() in IMAGES
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """A still image as BGR ``[h, w, 3]``, turned as its EXIF data says.
 
     Raises:
-        SourceError: there is no such file, or it is no picture.
+        SourceError: there is no such file, or it is no image.
     """
     import cv2
 
     try:
         image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     except OSError as error:
-        raise SourceError(f"{path}: {'there is no such file' if not path.exists() else error.strerror}") from error
+        raise SourceError(
+            f"{shown(path)}: {'there is no such file' if not path.exists() else error.strerror}"
+        ) from error
     except cv2.error as error:  # no bytes at all, or more pixels than OpenCV takes
-        raise SourceError(f"{path}: cannot be read as a picture ({error.err})") from error
+        raise SourceError(f"{shown(path)}: cannot be read as an image ({error.err})") from error
     if image is None:
-        raise SourceError(f"{path}: cannot be read as a picture; open it in a viewer to see whether it is whole")
+        raise SourceError(f"{shown(path)}: cannot be read as an image; open it in a viewer to see whether it is whole")
     return cast(NDArray[np.uint8], image)
 
 
@@ -94,13 +111,15 @@ def read_table(path: Path, column: str) -> dict[str, tuple[int, str]]:
         ValueError: there is no such file, or it is not such a table.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; give a CSV table with the columns file and {column}")
+        raise ValueError(f"{shown(path)}: there is no such file; give a CSV table with the columns file and {column}")
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}, line {line}: it is not UTF-8 ({error.reason}); save the table as UTF-8") from error
+        raise ValueError(
+            f"{shown(path)}, line {line}: it is not UTF-8 ({error.reason}); save the table as UTF-8"
+        ) from error
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: dict[str, tuple[int, str]] = {}
     line = 1  # a cell in quotes may go over several lines: the first one is named
@@ -120,7 +139,7 @@ def read_table(path: Path, column: str) -> dict[str, tuple[int, str]]:
                 rows[row["file"]] = line, row[column]
             line = reader.line_num + 1
     except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path}, line {line}: {error}") from error
+        raise ValueError(f"{shown(path)}, line {line}: {error}") from error
     return rows
 
 

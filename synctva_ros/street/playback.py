@@ -21,7 +21,7 @@ from synctva_ros.events import (
     Utterance,
 )
 from synctva_ros.sources import new_stream_id
-from synctva_ros.sources.files import is_picture, read_picture
+from synctva_ros.sources.files import is_image, read_image, shown
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.street.pipeline import Pipeline
 from synctva_ros.street.stage import Log, Stage
@@ -100,7 +100,9 @@ class Player:
         for node, values in overrides.items():
             wanted[node] = wanted.get(node, {}) | values
         wanted["features"] |= ({} if words else {"text_encoder": ""}) | ({} if voice else {"audio_encoder": ""})
-        sentences = Sentences(log, lambda sentence: warn(f"{self._path}: {sentence}" if self._path.name else sentence))
+        sentences = Sentences(
+            log, lambda sentence: warn(f"{shown(self._path)}: {sentence}" if self._path.name else sentence)
+        )
         self._path = Path()
         self._warn = warn
         #: In the order of the street.
@@ -137,15 +139,15 @@ class Player:
         if self._words is not None:
             self._words.text = text
             self._words.longest = self._longest(path) if text else None
-        if is_picture(path):
+        if is_image(path):
             stream_id = new_stream_id("f")
             if self._images:
-                yield from self._pipeline.push(Image(0, read_picture(path), "media"))
+                yield from self._pipeline.push(Image(0, read_image(path), "media"))
             yield from self._pipeline.push(_silent_utterance(stream_id, 0))
             return
         notes: list[str] = []
-        media = MediaFile(path, video_rate=10.0 if self._images else 0.0, warn=notes.append)
-        notes.clear()  # it says that a file without sound gives no utterance, which is not so here
+        rate = 10.0 if self._images else 0.0
+        media = MediaFile(path, video_rate=rate, warn=notes.append, needs_sound=False)
         for item in media.play(0):
             self._reached = max(self._reached, item.end if isinstance(item, AudioChunk) else item.stamp)
             for event in self._pipeline.push(item):
@@ -158,9 +160,11 @@ class Player:
 
     def _longest(self, path: Path) -> tuple[float, float] | None:
         """Start and end of the longest utterance [s]; None when nobody speaks."""
-        if is_picture(path):
+        if is_image(path):
             return None
-        media = MediaFile(path, video_rate=0.0, warn=lambda sentence: None)  # its sound is heard twice for it
+        media = MediaFile(
+            path, video_rate=0.0, warn=lambda sentence: None, needs_sound=False
+        )  # its sound is heard twice for it
         utterances = [
             event
             for chunk in media.play(0)

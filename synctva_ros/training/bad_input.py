@@ -32,7 +32,7 @@ from scipy import signal
 
 from synctva_ros.demo.make_dialogue import write_flac
 from synctva_ros.events import SAMPLE_RATE, AudioChunk, ImageArray
-from synctva_ros.sources.files import match_files, read_picture
+from synctva_ros.sources.files import match_files, read_image
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.vision.detector import HAAR, FaceDetector
 
@@ -312,7 +312,7 @@ def _images(portrait: ImageArray) -> list[tuple[str, str, str, ImageArray]]:
 def _portrait(face: Path | None) -> ImageArray:
     """One person, BGR ``[480, 640, 3]``, the face in the middle."""
     if face is not None:
-        return _centred(read_picture(face), str(face))
+        return _centred(read_image(face), str(face))
     try:
         photograph = import_module("skimage.data").astronaut()
     except ImportError:

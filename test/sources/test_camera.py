@@ -12,8 +12,8 @@ import pytest
 from synctva_ros import config
 from synctva_ros.events import NANOSECONDS
 from synctva_ros.sources import camera
-from synctva_ros.sources.device import Backoff
 from synctva_ros.sources.camera import Camera
+from synctva_ros.sources.device import Backoff
 
 cv2 = pytest.importorskip("cv2")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from synctva_ros.sources.files import find_files, is_picture, match_files, read_picture, read_table
+from synctva_ros.sources.files import find_files, is_image, match_files, read_image, read_table, shown
+from synctva_ros.sources.media import MediaFile
 from synctva_ros.sources.microphone import SourceError
 
 cv2 = pytest.importorskip("cv2")
@@ -21,18 +24,62 @@ def test_folders_are_searched_in_order_and_each_file_is_taken_once(tmp_path: Pat
     names = [str(file.relative_to(tmp_path)) for file in found.files]
     assert names == ["labels.csv", "b.WAV", "a/c.mp4", "a/z.jpg", "no.wav"], "what is named is taken as it is"
     assert found.skipped == 3, "labels.csv, and a/notes twice"
-    assert is_picture(Path("x.JPEG"))
-    assert not is_picture(Path("x.mp4"))
+    assert is_image(Path("x.JPEG"))
+    assert not is_image(Path("x.mp4"))
 
 
 def test_an_image_is_bgr_whatever_it_was(tmp_path: Path) -> None:
     grey = np.arange(48 * 40, dtype=np.uint8).reshape(48, 40)
     cv2.imwrite(str(tmp_path / "grey.png"), grey)
-    image = read_picture(tmp_path / "grey.png")
+    image = read_image(tmp_path / "grey.png")
     assert image.shape == (48, 40, 3)
     assert (image == grey[:, :, None]).all()
     cv2.imwrite(str(tmp_path / "deep.png"), grey.astype(np.uint16) * 256)
-    assert (read_picture(tmp_path / "deep.png")[:, :, 0] == grey).all()
+    assert (read_image(tmp_path / "deep.png")[:, :, 0] == grey).all()
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    for name in ("set/b/2.wav", "set/z/1.wav", "elsewhere/3.wav", "elsewhere/notes.txt", "far/4.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    for link, target in (("a", "z"), ("b/up", ".."), ("b/out", "../../elsewhere"), ("self", "."), ("gone", "nowhere")):
+        (tmp_path / "set" / link).symlink_to(target)
+    (tmp_path / "elsewhere/back").symlink_to("../set")
+    (tmp_path / "elsewhere/further").symlink_to("../far")
+    (tmp_path / "set/gone.wav").symlink_to("nowhere.wav")
+    found = find_files([tmp_path / "set"])
+    names = [str(file.relative_to(tmp_path / "set")) for file in found.files]
+    assert names == ["gone.wav", "b/2.wav", "z/1.wav", "b/out/3.wav", "b/out/further/4.wav"]
+    assert found.skipped == 2, "notes.txt, and the link gone"
+    (tmp_path / "entry").symlink_to("set")
+    assert len(find_files([tmp_path / "entry"]).files) == 5
+
+
+def test_a_folder_may_be_called_like_a_file_and_one_that_cannot_be_read_is_among_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.wav/b.wav", "closed/c.wav"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # for root no folder is closed
+    assert find_files([tmp_path]).files == (tmp_path / "a.wav/b.wav", tmp_path / "closed")
+    with pytest.raises(SourceError, match="closed: is a folder that cannot be read"):
+        MediaFile(tmp_path / "closed")
+
+
+def test_a_name_that_is_not_utf_8_is_shown_with_its_bytes(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(b"/a/Stra\xdfe \xc3\xa4.wav"))
+    assert shown(path) == "/a/Stra\\xdfe \u00e4.wav"
+    assert shown("plain.wav") == "plain.wav"
+    with pytest.raises(SourceError, match=r"/a/Stra\\xdfe \u00e4\.wav: there is no such file"):
+        read_image(path)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +90,7 @@ def test_a_broken_image_is_named(tmp_path: Path, content: bytes | None, reason: 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(SourceError, match=rf"broken\.jpg: .*{reason}"):
-        read_picture(path)
+        read_image(path)
 
 
 def test_a_table_may_have_more_columns_and_quotes(tmp_path: Path) -> None:
