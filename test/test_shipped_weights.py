@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 from synctva_ros.apps.recognize import Recognizer
-from synctva_ros.defaults import SHIPPED_WEIGHTS, TEXT_ADAPTER
+from synctva_ros.config import NODES
 from synctva_ros.demo.make_dialogue import write_flac
 from synctva_ros.encoders.audio import AudioEncoder
 from synctva_ros.encoders.face import FaceEncoder
 from synctva_ros.encoders.text import TextEncoder
 from synctva_ros.events import EMOTIONS, Modality
+from synctva_ros.weights import SHIPPED_WEIGHTS
 
 WEIGHTS = SHIPPED_WEIGHTS.parent
 DEMO = WEIGHTS.parent / "demo"
@@ -128,7 +129,7 @@ def test_nothing_is_pickled() -> None:
 def test_the_network_asks_for_the_encoders_that_come_with_it() -> None:
     written = json.loads((SHIPPED_WEIGHTS / "model.json").read_text(encoding="utf-8"))
     assert written["labels"] == list(EMOTIONS)
-    shipped = {"text": TextEncoder(TEXT_ADAPTER), "audio": AudioEncoder(), "vision": FaceEncoder()}
+    shipped = {"text": TextEncoder(NODES["features"]().text_weights), "audio": AudioEncoder(), "vision": FaceEncoder()}
     assert written["encoders"] == {
         modality: {"name": encoder.name, "width": encoder.width} for modality, encoder in shipped.items()
     }
@@ -161,7 +162,7 @@ def test_a_drawn_face_is_no_crash(tmp_path: Path) -> None:
     from synctva_ros.training.bad_input import make_bad_input
 
     make_bad_input(tmp_path)
-    recognizer = Recognizer("v", cropped_faces=True)  # else no detector may find it
+    recognizer = Recognizer("v", {"faces": {"face_detector": "whole-image"}})  # else no detector may find it
     for name in ("cartoon", "smiley"):
         (line,) = recognizer.recognize(tmp_path / f"{name}.png")
         assert line["modalities"] == Modality.VISION
@@ -199,7 +200,7 @@ def test_faces_that_were_never_seen(tmp_path: Path) -> None:
 
     images, labels = read_images(FER2013)
     rows = np.arange(1, len(labels), 12)  # odd: the network on top is not trained on these either
-    recognizer = Recognizer("v", cropped_faces=True)
+    recognizer = Recognizer("v", {"faces": {"face_detector": "whole-image"}})
     right = []
     for row in rows:
         path = tmp_path / f"{row}.png"

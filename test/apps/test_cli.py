@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from synctva_ros import cli
+from synctva_ros.apps import cli
+from synctva_ros.config import DEMO_WHISPER, plan
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "synctva_ros/demo"
@@ -58,12 +59,25 @@ def test_recognize_and_score_work_with_what_is_shipped(tmp_path):
 
 def test_settings_are_read_as_yaml():
     assert cli._setting("utterance.hangover=0.3") == ("utterance", "hangover", 0.3)
-    assert cli._setting("features.vision=false") == ("features", "vision", False)
+    assert cli._setting("faces.vision=false") == ("faces", "vision", False)
     assert cli._setting("transcriber.model=a=b.c") == ("transcriber", "model", "a=b.c")
     assert cli._setting("transcriber.model=") == ("transcriber", "model", "")
     for wrong in ("hangover=0.3", "utterance.hangover", ".=1", "="):
         with pytest.raises(argparse.ArgumentTypeError, match=r"NODE\.PARAMETER=VALUE"):
             cli._setting(wrong)
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Which nodes a command line starts, with which parameters; nothing is started."""
+
+    def planned(*line):
+        found = []
+        monkeypatch.setattr(cli, "_serve", lambda nodes, config, on_emotion, namespace: found.append(nodes) or 0)
+        assert cli.main(["run", *line]) == 0
+        return found[0]
+
+    return planned
 
 
 @pytest.mark.parametrize(
@@ -75,25 +89,40 @@ def test_settings_are_read_as_yaml():
         ("--media a.wav --camera 1", {"media", "camera"}),
     ],
 )
-def test_options_choose_the_sources(line, nodes):
-    planned, overrides = cli.plan(cli.parser().parse_args(["run", *line.split()]))
-    assert set(planned) == {"utterance", "transcriber", "features", "emotion"} | nodes
+def test_options_choose_the_sources(planned, line, nodes):
+    found = planned(*line.split())
+    assert set(found) == {"utterance", "transcriber", "faces", "features", "emotion"} | nodes
     if line == "--media a.wav --camera 1":
-        assert overrides["media"]["video_rate"] == 0.0
-        assert overrides["camera"] == {"device": "1"}
+        assert found["media"]["video_rate"] == 0.0
+        assert found["camera"] == {"device": "1"}
+    if line == "--mic 3 --camera":
+        assert found["microphone"] == {"device": "3"}
+        assert found["camera"] == {"device": "0"}
 
 
-def test_when_nobody_waits_for_an_answer_nothing_is_done_ahead_of_it():
-    line = ["run", "--media", "talk.mp4"]
-    assert "utterance" not in cli.plan(cli.parser().parse_args(line))[1]
-    fast = cli.plan(cli.parser().parse_args([*line, "--fast"]))[1]
+def test_when_nobody_waits_for_an_answer_nothing_is_done_ahead_of_it(planned):
+    line = ["--media", "talk.mp4"]
+    assert planned(*line)["utterance"] == {}
+    assert planned(*line)["media"]["realtime"] is True
+    fast = planned(*line, "--fast")
     assert fast["utterance"] == {"speculate": False, "provisional_interval": 0.0}
+    assert fast["media"]["realtime"] is False
 
 
-def test_set_wins_over_the_other_options():
-    line = ["run", "--media", "a.wav", "--whisper", "base.en", "--set", "transcriber.model=tiny.en"]
-    _, overrides = cli.plan(cli.parser().parse_args(line))
-    assert overrides["transcriber"] == {"model": "tiny.en"}
+def test_options_are_parameters_and_set_wins_over_them(planned):
+    line = ["--media", "a.wav", "--whisper", "base.en"]
+    assert planned(*line)["transcriber"] == {"model": "base.en"}
+    assert planned(*line, "--set", "transcriber.model=tiny.en")["transcriber"] == {"model": "tiny.en"}
+    assert planned("--mic", "--whisper", "demo")["transcriber"] == {"model": str(DEMO_WHISPER)}
+    both = planned(*line, "--device", "cpu", "--set", "emotion.device=auto")
+    assert both["transcriber"]["device"] == "cpu"
+    assert both["emotion"] == {"device": "auto"}
+
+
+def test_the_plan_is_that_of_the_launch_file(planned):
+    given = {"media": "a.wav", "camera": "1", "whisper": "tiny.en", "device": "cpu", "fast": True}
+    line = ["--media", "a.wav", "--camera", "1", "--whisper", "tiny.en", "--device", "cpu", "--fast"]
+    assert planned(*line) == plan(**given)
 
 
 def test_a_source_is_required_and_only_one():
@@ -162,6 +191,7 @@ class TestWithRos:
             (("--config", tmp_path / "no.yaml"), "no.yaml"),
             (("--set", "ear.hangover=1"), "ear"),
             (("--set", "utterance.hangover=99.0"), "hangover"),
+            (("--set", "camera.rate=5.0"), "the node 'camera' is not part of this run"),
         ):
             result = synctva(*media, *line)
             assert result.returncode == 1

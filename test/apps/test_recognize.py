@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import yaml
 
-from synctva_ros import cli, recognition
-from synctva_ros.apps.recognize import Recognizer, emotion_fields, read_transcripts
-from synctva_ros.defaults import SHIPPED_WEIGHTS, TEXT_ADAPTER, UNCERTAIN_BELOW
+from synctva_ros.apps import cli
+from synctva_ros.apps.recognize import Recognizer, read_transcripts
+from synctva_ros.config import NODES
+from synctva_ros.encoders import text as text_encoders
 from synctva_ros.encoders.audio import AudioEncoder
-from synctva_ros.encoders.face import CROP_SIZE, FaceEncoder
-from synctva_ros.events import EMOTIONS, Estimate, Features, Modality, Status
+from synctva_ros.encoders.face import FaceEncoder
+from synctva_ros.events import EMOTIONS, SHARES, Emotion, Modality
 from synctva_ros.network.synctva import SyncTVA, SyncTVAConfig
 from synctva_ros.network.weights import Description, save
 from synctva_ros.sources.microphone import SourceError
+from synctva_ros.street import table
+from synctva_ros.weights import SHIPPED_WEIGHTS
 
 av = pytest.importorskip("av")
 cv2 = pytest.importorskip("cv2")
@@ -40,11 +43,13 @@ FIELDS = [
 class Words:
     """Stands in for the text encoder, which takes seconds to load."""
 
+    modality: ClassVar[str] = "text"
     name = "words-1"
     width = 4
+    languages = ("en",)
 
-    def __init__(self, adapter: str = "") -> None:
-        assert adapter == TEXT_ADAPTER
+    def __init__(self, weights: str = "") -> None:
+        assert weights == NODES["features"]().text_weights
 
     def encode(self, texts: list[str]) -> np.ndarray:
         return np.array([[len(text), text.count(" "), 1.0, 0.0] for text in texts], np.float32)
@@ -66,11 +71,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def build(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Builds a recogniser; ``said`` holds its warnings."""
-    monkeypatch.setattr(recognition, "TextEncoder", Words)
+    monkeypatch.setattr(text_encoders, "TextEncoder", Words)
 
-    def build(modalities: str = "tav", **options: Any) -> tuple[Recognizer, list[str]]:
+    def build(modalities: str = "tav", **overrides: Any) -> tuple[Recognizer, list[str]]:
         said: list[str] = []
-        return Recognizer(modalities, weights=weights, warn=said.append, **options), said
+        return Recognizer(modalities, {"emotion": {"weights": str(weights)}} | overrides, warn=said.append), said
 
     return build
 
@@ -129,54 +134,72 @@ def test_a_line_has_all_fields_of_the_message(build: Any, tmp_path: Path) -> Non
     assert sum(line["probabilities"]) == pytest.approx(1, abs=1e-5)
     assert line["label"] == EMOTIONS[int(np.argmax(line["probabilities"]))]
     assert line["confidence"] == max(line["probabilities"])
-    assert (line["status"] == "UNCERTAIN") == (line["confidence"] < UNCERTAIN_BELOW)
+    assert (line["status"] == "UNCERTAIN") == (line["confidence"] < NODES["emotion"]().uncertain_below)
     assert line["valence"] is None
     assert line["modalities"] == Modality.AUDIO
     assert line["contributions"] == [0, 1, 0]
-    assert line["stages"] == ["endpoint", "audio", "network"]
-    assert line["durations"][0] == pytest.approx(0.5, abs=0.2), "the hang-over"
+    assert line["stages"] == ["turns", "fusion", "dialogue", "total"]
+    assert line["durations"] == [pytest.approx(0.5, abs=0.2), 0, 0, line["durations"][0]], "the hang-over alone"
+    assert line["work"] == ["audio", "network"]
+    assert min(line["work_durations"]) > 0
     assert line["header"]["stamp"]["sec"] + line["header"]["stamp"]["nanosec"] / 1e9 == pytest.approx(
         line["stream_end"], abs=0.02
     )
     assert json.loads(json.dumps(line)) == line
 
 
-def test_the_fields_are_those_that_the_graph_publishes() -> None:
-    pytest.importorskip("rclpy", reason="ROS 2 is not installed")
-    from synctva_ros.ros.convert import emotion_to_dict, emotion_to_msg
-
-    rng = np.random.default_rng(0)
-    features = Features(
-        "f1_2", 1_234_567_891, 4_000_000_003, stream_id="f1", stream_start=1.2345678912, stream_end=4.0, face_id="f1",
-        text="Well, no.", durations={"endpoint": 0.5, "audio": 0.0123456789},
-    )  # fmt: skip
-    for confidence in (1.0, 0.0):
-        shares = rng.dirichlet(np.ones(7)).astype(np.float32)
-        shares = (confidence * np.eye(7, dtype=np.float32)[2] + (1 - confidence) * (shares + 2) / 15).astype(np.float32)
-        estimate = Estimate(
-            "f1_2", "d1", 3, EMOTIONS, shares, rng.dirichlet(np.ones(3)).astype(np.float32), Modality(7),
-            (("f1_1", 0.7123456789), ("f1_0", 0.2876543211)), "m-1", 0.0123456789,
-        )  # fmt: skip
-        fields = emotion_fields(estimate, features)
-        status = Status.FINAL if confidence else Status.UNCERTAIN
-        published = emotion_to_dict(emotion_to_msg(estimate, features, status, recognition.FRAME_ID, features.end))
-        assert published["stages"].pop() == "total", "which only who waited for the answer can tell"
-        published["durations"].pop()
-        assert fields == published
-        assert list(fields) == list(published)
+def test_the_fields_are_those_of_the_event() -> None:
+    names = [name for field in fields(Emotion)[2:] for name in SHARES.get(field.name, (field.name,))]
+    assert ["header", *names] == FIELDS
 
 
-def test_defaults_are_those_of_the_graph() -> None:
-    nodes = yaml.safe_load((ROOT / "config/perception.yaml").read_text())
-    parameters = {name.removeprefix("/**/"): node["ros__parameters"] for name, node in nodes.items()}
-    assert parameters["emotion"]["uncertain_below"] == UNCERTAIN_BELOW
-    assert parameters["features"]["text_adapter"] == TEXT_ADAPTER
-    assert parameters["media"]["frame_id"] == recognition.FRAME_ID
+def test_defaults_are_those_of_the_nodes(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All parameters, but for those without which files would be recognised more slowly, or words asked of nobody."""
+    configs: dict[str, Any] = {}
+
+    def note(node: str) -> Any:
+        made = table.STREET[node]
+
+        def make(config: Any, log: Any) -> Any:
+            configs[node] = config
+            return made(config, log)
+
+        return make
+
+    for node in list(table.STREET):
+        monkeypatch.setitem(table.STREET, node, note(node))
+    build()
+    changed = {
+        f"{node}.{name}": value
+        for node, config in configs.items()
+        for name, value in vars(config).items()
+        if value != getattr(NODES[node](), name)
+    }
+    assert changed.pop("emotion.weights")
+    assert changed == {
+        "utterance.speculate": False,
+        "utterance.provisional_interval": 0.0,
+        "features.face_memory": 600.0,
+    }
     assert (SHIPPED_WEIGHTS / "model.json").is_file()
 
 
+def test_parameters_are_those_of_the_nodes(build: Any, tmp_path: Path) -> None:
+    path = speech(tmp_path / "one.wav", 1)
+    recognizer, _ = build("a", utterance={"hangover": 0.3}, emotion={"uncertain_below": 1.0})
+    (line,) = recognizer.recognize(path)
+    assert line["status"] == "UNCERTAIN"
+    assert line["durations"][0] < 0.45
+    for wrong, part in (
+        ({"utterance": {"hangover": 99.0}}, "parameter 'hangover': 99.0 is not from 0.1 to 3"),
+        ({"features": {"audio_encoder": "no-such"}}, "no-such"),
+    ):
+        with pytest.raises(ValueError, match=part):
+            build("a", **wrong)
+
+
 def test_each_file_is_a_dialogue_of_its_own(build: Any, tmp_path: Path) -> None:
-    recognizer, said = build("ta", whisper=WHISPER)
+    recognizer, said = build("ta", transcriber={"model": WHISPER})
     path = speech(tmp_path / "talk.wav", 3)
     lines = list(recognizer.recognize(path))
     assert [line["text"] for line in lines] == [turn["text"] for turn in SCRIPT[:3]]
@@ -195,7 +218,7 @@ def test_each_file_is_a_dialogue_of_its_own(build: Any, tmp_path: Path) -> None:
 
 
 def test_words_that_are_given_belong_to_the_longest_utterance(build: Any, tmp_path: Path) -> None:
-    recognizer, _ = build(whisper=WHISPER)
+    recognizer, _ = build(transcriber={"model": WHISPER})
     lines = list(recognizer.recognize(speech(tmp_path / "talk.wav", 3), "Nothing of that kind."))
     lengths = [line["stream_end"] - line["stream_start"] for line in lines]
     texts = [line["text"] for line in lines]
@@ -238,14 +261,16 @@ def test_a_clip_in_which_nobody_speaks_is_one_utterance_of_the_face(
         assert line["face_id"] == "f1"
         assert line["stream_start"] == 0
         assert line["stream_end"] == pytest.approx(1.15, abs=0.15)
-        assert line["stages"] == ["endpoint", "vision", "network"]
+        assert line["stages"][-3:] == ["fusion", "dialogue", "total"]
+        assert set(line["durations"]) == {0}, "nobody waited for a pause"
+        assert line["work"][-2:] == ["vision", "network"]
     assert said == []
     (line,) = recognizer.recognize(mute, "But here is what is said.")
     assert line["modalities"] == Modality.VISION | Modality.TEXT
 
     nobody = write_clip(tmp_path / "nobody.mp4", [np.full_like(face, 128)] * 5)
     assert list(recognizer.recognize(nobody)) == []
-    assert said == [f"{nobody}: no face is found in its 5 pictures, and no speech either"]
+    assert said == [f"{nobody}: no face is found in its 5 images, and no speech either"]
     assert recognizer.counters.without_face == 1
     blind, said = build("ta")
     assert list(blind.recognize(quiet)) == []
@@ -299,31 +324,34 @@ def test_cropped_faces_are_not_looked_for_and_small_ones_not_enlarged(
     crops: list[np.ndarray] = []
     encode = FaceEncoder.encode
 
-    def record(self: FaceEncoder, observations: Any) -> Any:
-        crops.extend(observation.crop for observation in observations)
-        assert all(0 < observation.quality <= 1 for observation in observations)
-        return encode(self, observations)
+    def record(self: FaceEncoder, given: Any) -> Any:
+        crops.extend(given)
+        return encode(self, given)
 
     monkeypatch.setattr(FaceEncoder, "encode", record)
     rng = np.random.default_rng(0)
     small, tall, large = (rng.integers(0, 255, shape, np.uint8) for shape in ((48, 48), (90, 60), (200, 200)))
-    recognizer, said = build("v", cropped_faces=True)
+    recognizer, said = build("v", faces={"face_detector": "whole-image"})
     for picture in (small, tall, large):
         cv2.imwrite(str(tmp_path / "p.png"), picture)
         (line,) = recognizer.recognize(tmp_path / "p.png")
         assert line["modalities"] == Modality.VISION
+    side = FaceEncoder().side
+    assert small.shape == (side, side)
+    crops = [crop for crop in crops if not np.array_equal(crop, np.zeros_like(crop))]
     np.testing.assert_array_equal(crops[0], small)
-    assert crops[1].shape == crops[2].shape == (CROP_SIZE, CROP_SIZE)
+    assert crops[1].shape == crops[2].shape == (side, side)
     clip = write_clip(tmp_path / "crop.mp4", [cv2.cvtColor(large, cv2.COLOR_GRAY2BGR)] * 4)
     (line,) = recognizer.recognize(clip)
-    assert len(crops) == 7, "each picture of the clip"
+    crops = [crop for crop in crops if not np.array_equal(crop, np.zeros_like(crop))]
+    assert len(crops) == 4, "what looks as it did before need not be looked at again"
     assert said == []
 
 
 def test_many_pictures_are_one_job(build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recognizer, _ = build("v", cropped_faces=True)
-    for name in ("AudioEncoder", "FaceEncoder", "FaceDetector", "TextEncoder"):
-        monkeypatch.delattr(recognition, name)  # nothing is loaded any more
+    recognizer, _ = build("v", faces={"face_detector": "whole-image"})
+    for node in list(table.STREET):
+        monkeypatch.setitem(table.STREET, node, pytest.fail)  # nothing is loaded any more
     rng = np.random.default_rng(0)
     lines = []
     for number in range(60):
@@ -333,7 +361,7 @@ def test_many_pictures_are_one_job(build: Any, tmp_path: Path, monkeypatch: pyte
     assert [Path(line["file"]).stem for line in lines] == [f"{number:03}" for number in range(60)]
     assert {line["turn"] for line in lines} == {0}
     assert len({line["dialogue_id"] for line in lines}) == 60
-    assert {line["face_id"] for line in lines} == {"f1"}
+    assert len({line["face_id"] for line in lines}) == 60, "nobody is known from one file to the next"
 
 
 def test_what_cannot_be_read_is_named(build: Any, tmp_path: Path) -> None:
@@ -363,7 +391,7 @@ class TestCommand:
 
     @pytest.fixture(autouse=True)
     def line(self, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(recognition, "TextEncoder", Words)
+        monkeypatch.setattr(text_encoders, "TextEncoder", Words)
         self.folder = tmp_path / "in"
         self.folder.mkdir()
         self.options = ["--weights", str(weights)]

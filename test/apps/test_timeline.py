@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from synctva_ros import timeline
+from synctva_ros.apps import timeline
 from synctva_ros.apps.timeline import COLOURS, check_timeline, draw_timeline
 from synctva_ros.events import EMOTIONS
 

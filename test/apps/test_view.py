@@ -28,7 +28,7 @@ def emotion(**changes):
         "probabilities": [0.05, 0.6, 0.05, 0.1, 0.1, 0.05, 0.05],
         "contributions": [0.5, 0.3, 0.2],
         "modalities": 7,
-        "stages": ["endpoint", "total"],
+        "stages": ["turns", "total"],
         "durations": [0.5, 0.82],
     }
     return message | changes
