@@ -38,6 +38,7 @@ class Param:
         kind = type(self.default)
         if type(value) is not kind:
             hint = f"; write {value}.0" if kind is float and type(value) is int else ""
+            hint = f"; write it in quotes: '{value}'" if kind is str and type(value) is int else hint
             return f"{value!r} is not of type {kind.__name__}{hint}"
         if self.choices and value not in self.choices:
             return f"{value!r} is not one of: {', '.join(map(repr, self.choices))}"
@@ -96,7 +97,7 @@ class Microphone(NodeConfig):
 
     device: str = param("", "Name, part of the name or index of the input device; empty for the default one")
     sample_rate: int = param(16_000, "Sampling rate", "Hz", low=8000, high=192_000)
-    channels: int = param(1, "Channels to open; they are mixed down later", low=1, high=32)
+    channels: int = param(1, "Channels to open; utterance.channel says which of them is heard", low=1, high=32)
     chunk: float = param(0.03, "Length of a chunk", "s", low=0.01, high=0.5)
     frame_id: str = param("microphone", "TF frame of the microphone, for the header")
 
@@ -130,6 +131,11 @@ class Media(NodeConfig):
 class Turns(NodeConfig):
     """Parameters of the node ``utterance``: the end-pointer."""
 
+    channel: str = param(
+        "loudest",
+        "Which of several channels is heard: loudest, where somebody speaks; mean of all; or its number, 0 the first",
+        live=True,
+    )
     aggressiveness: int = param(2, "How eager webrtcvad is to call sound no speech", low=0, high=3, live=True)
     start_ratio: float = param(
         0.7, "Share of voiced frames in 0.1 s that starts an utterance", low=0.1, high=1.0, live=True
@@ -166,7 +172,9 @@ class Turns(NodeConfig):
     speaker_id: str = param("", "Who speaks into this microphone, if that is known (a headset)", live=True)
 
     def check(self) -> None:
-        """Hysteresis needs its thresholds in order."""
+        """A channel has a number; hysteresis needs its thresholds in order."""
+        if self.channel not in ("loudest", "mean") and not (self.channel.isascii() and self.channel.isdigit()):
+            raise ValueError(f"channel is {self.channel!r}; give loudest, mean or a number such as '0'")
         if self.stop_ratio > self.start_ratio:
             raise ValueError(f"stop_ratio ({self.stop_ratio}) must not be above start_ratio ({self.start_ratio})")
 
@@ -239,13 +247,13 @@ class Fusion(NodeConfig):
     threads: int = param(1, "CPU threads of the encoders", low=1, high=64)
     attend_x: float = param(
         -1.0,
-        "The face nearest to here is the speaker's, in shares of the width; -1: the largest",
+        "The face nearest to here is the speaker's, in shares of the width; -1: anywhere",
         low=-1.0,
         high=1.0,
         live=True,
     )
     attend_y: float = param(
-        -1.0, "The same in shares of the height, 0 at the top; -1: the largest", low=-1.0, high=1.0, live=True
+        -1.0, "The same in shares of the height, 0 at the top; -1: anywhere", low=-1.0, high=1.0, live=True
     )
     face_memory: float = param(60.0, "Faces are remembered so long", "s", low=5.0, high=600.0, live=True)
     transcript_timeout: float = param(
@@ -254,20 +262,6 @@ class Fusion(NodeConfig):
     queue_size: int = param(
         64, "Utterances that may wait; what comes then goes on without any modality", low=1, high=1000
     )
-
-    @property
-    def attend(self) -> tuple[float, float] | None:
-        """The point that is attended to, in shares of the image."""
-        return None if self.attend_x < 0 else (self.attend_x, self.attend_y)
-
-    def check(self) -> None:
-        """A point has two coordinates."""
-        if self.attend_x == self.attend_y == -1:
-            return
-        if min(self.attend_x, self.attend_y) < 0:
-            raise ValueError(
-                f"attend_x is {self.attend_x:g} and attend_y is {self.attend_y:g}: give both from 0 to 1, or both -1"
-            )
 
 
 @dataclass

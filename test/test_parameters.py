@@ -100,15 +100,6 @@ def test_what_is_not_allowed_is_named(node: str, param: Param) -> None:
         assert param.problem(1).endswith("write 1.0")
 
 
-def test_a_point_that_is_attended_to_has_both_coordinates() -> None:
-    fusion: Any = NODES["features"]
-    assert fusion().attend is None
-    assert fusion(attend_x=0.25, attend_y=0.0).attend == (0.25, 0.0)
-    for x, y in ((0.5, -1.0), (-1.0, 0.5), (-0.5, -0.5)):
-        with pytest.raises(ValueError, match="give both from 0 to 1, or both -1"):
-            fusion(attend_x=x, attend_y=y)
-
-
 @pytest.fixture(scope="module")
 def declared() -> Any:
     """Descriptors and values of all parameters of all nodes."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
+
 from synctva_ros.config import Fusion
 from synctva_ros.events import (
     MODALITIES,
@@ -110,7 +112,7 @@ class FusionStage(Join[Utterance]):
                     f"no transcript of {event.utterance_id} within {self._config.transcript_timeout:g} s; it goes on "
                     "without words"
                 )
-        seen = self._look(event)
+        seen = self._looked(event)
         work = {} if words is None else dict(words.work)
         work |= {} if voice is None else voice.work
         work |= {} if seen.vector is None else {"vision": seen.duration}
@@ -172,10 +174,17 @@ class FusionStage(Join[Utterance]):
         is_slow = newest - before > FACE_TIMEOUT * NANOSECONDS
         return not is_slow and end - STOPPED < newest < end
 
+    def _looked(self, utterance: Utterance) -> _Seen:
+        try:
+            return self._look(utterance)
+        except Exception as error:  # words and voice are worth something without the face
+            self.report(error, f" on the face of utterance {utterance.utterance_id}")
+            return _Seen(0)
+
     def _look(self, utterance: Utterance) -> _Seen:
         """The face that counts as the speaker's, in the images from start to end."""
         reports = [one for one in self._reports if one.looked_at and utterance.start <= one.stamp <= utterance.end]
-        track = speakers_track(reports, self._config.attend)
+        track = speakers_track(reports, self._config.attend_x, self._config.attend_y)
         readable = [(report, face) for report, face in track if face.expression is not None]
         # Vectors of two encoders have no mean: the camera's node was started anew with another one.
         readable = [(report, face) for report, face in readable if report.encoder == readable[-1][0].encoder]
@@ -190,11 +199,11 @@ class FusionStage(Join[Utterance]):
         return _Seen(len(reports), len(track), vector, readable[0][0].encoder, readable[0][1].face_id, spent)
 
 
-def speakers_track(reports: Sequence[Faces], attend: tuple[float, float] | None = None) -> list[tuple[Faces, Face]]:
+def speakers_track(reports: Sequence[Faces], x: float = -1.0, y: float = -1.0) -> list[tuple[Faces, Face]]:
     """The face that counts as the speaker's, image by image.
 
     It is the one that fills most of the images taken together; or, of those that are in at least half as many images as
-    any other, the one nearest to the point ``attend``, in shares of the image.
+    any other, the one nearest to ``x`` and ``y``, in shares of the image, of which a negative one does not count.
     """
     tracks: dict[str, list[tuple[Faces, Face]]] = {}
     for report in reports:
@@ -202,14 +211,14 @@ def speakers_track(reports: Sequence[Faces], attend: tuple[float, float] | None 
             tracks.setdefault(face.face_id, []).append((report, face))
     if not tracks:
         return []
-    if attend is None:
+    if x < 0 and y < 0:
         return max(tracks.values(), key=lambda track: sum(face.area for _, face in track))
-    x, y = attend
     longest = max(map(len, tracks.values()))
     often = [track for track in tracks.values() if 2 * len(track) >= longest]
 
     def distance(track: list[tuple[Faces, Face]]) -> float:
-        squares = [(face.x + face.width / 2 - x) ** 2 + (face.y + face.height / 2 - y) ** 2 for _, face in track]
-        return sum(squares) / len(squares)
+        across = [face.x + face.width / 2 - x for _, face in track] if x >= 0 else [0.0]
+        down = [face.y + face.height / 2 - y for _, face in track] if y >= 0 else [0.0]
+        return float(np.mean(np.square(across)) + np.mean(np.square(down)))
 
     return min(often, key=distance)

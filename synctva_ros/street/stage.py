@@ -323,9 +323,11 @@ class Join(Stage, Generic[E]):
 
     def _joined(self, ticket: Ticket[E]) -> Any:
         if not ticket.shed:
+            errors = self.counts["errors"]
             try:
                 joined = self.join(ticket.event)
-                self.succeeded()
+                if self.counts["errors"] == errors:  # it may have gone on without a part that failed
+                    self.succeeded()
                 return joined
             except Exception as error:  # the utterances behind it have a right to leave
                 self.report(error, f" on utterance {ticket.event.utterance_id}")
