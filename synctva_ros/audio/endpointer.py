@@ -127,7 +127,7 @@ class Endpointer:
         found: list[Utterance] = []
         if self._stream is None or self._stream.stream_id != chunk.stream_id:
             self._over(found)
-            self._stream = SampleStream(chunk.stream_id, self._warn, chunk.frame_id)
+            self._stream = SampleStream(chunk.stream_id, self._warn, chunk.frame_id, config=self.config)
             self._vad = self._webrtcvad.Vad()  # it adapts to the noise: what came before must not matter
             if self._gate is not None:  # its times were those of another stream's clock
                 self._gate = (chunk.stamp, None) if self._gate[1] is None else None

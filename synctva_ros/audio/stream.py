@@ -1,7 +1,7 @@
 """Chunks as they come → one gapless run of mono samples at 16 kHz, each with its time at the source.
 
-``ChunkOrderer`` puts chunks back in order and says which were lost; ``SampleStream`` mixes down, cleans, resamples
-and keeps the map from sample to time.
+``ChunkOrderer`` puts chunks back in order and says which were lost; ``ChannelMixer`` makes one channel of several;
+``SampleStream`` cleans, resamples and keeps the map from sample to time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from synctva_ros.config import Turns
 from synctva_ros.events import NANOSECONDS, SAMPLE_RATE, AudioChunk, FloatArray
 
 #: A chunk's stamp that differs by more than this from the sample count is a jump, not jitter or drift [s].
@@ -22,6 +23,19 @@ CLOCK_JUMP = 0.1
 CLOCK_GAIN = 0.02
 #: All-zero sound for this long is a muted or dead microphone [s].
 DEAD_AFTER = 5.0
+#: On a channel whose level is this far above its own background something is heard [dB].
+HEARD = 10.0
+#: No background is lower than this [dB], full scale is 0; a channel without any noise would be above it at once.
+LOWEST = -70.0
+#: The background follows a level that falls at once, and one that rises so fast [dB/s].
+BACKGROUND_RISE = 2.0
+#: A channel on which nothing is heard for this long gives way to one on which something is [s] ...
+CHANNEL_HOLD = 0.3
+#: ... and otherwise only to one with so many times its power for so long [s].
+LOUDER = 10.0
+LOUDER_FOR = 0.15
+#: A channel fades in and out in this time [s].
+CHANNEL_FADE = 0.01
 #: So many chunks that were there before are no accident of the transport.
 MANY_DUPLICATES = 50
 #: Which samples came from which chunk is remembered for so long [s].
@@ -106,6 +120,79 @@ class ChunkOrderer:
             yield lost, chunk
 
 
+class ChannelMixer:
+    """Makes one channel of several, as the parameter ``channel`` of the node ``utterance`` says.
+
+    ``mean`` averages them: what has opposite polarity cancels. A number takes that one. ``loudest`` takes the one on
+    which somebody is heard; it looks at each chunk before it gives it on, so that no start of speech is lost:
+
+    - On a channel something is heard when its level is 10 dB above its own background: a constant noise is not.
+    - The channel that was taken stays as long as something is heard on it, and 0.3 s longer. After that the loudest one
+      on which something is heard takes its place: in a call with a speaker on each side, whoever speaks.
+    - Before, another one that is heard with ten times its power is only added; what was taken is not cut. Has that one
+      ten times the power over 0.15 s, it takes its place.
+
+    Args:
+        warn: called with one sentence for a channel that does not exist; the loudest one is taken then.
+    """
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._missing: set[str] = set()
+        self._taken = 0
+        self._quiet = 0.0  # for how long nothing has been heard on it [s]
+        self._background: FloatArray = np.zeros(0, np.float32)  # of each channel [dB]
+        self._recent: deque[tuple[float, FloatArray]] = deque()  # length [s] and power of the last chunks
+        self._gains: FloatArray = np.zeros(0, np.float32)  # at the end of the last chunk
+
+    def mix(self, samples: FloatArray, rate: int, wanted: str) -> FloatArray:
+        """One channel ``[n]`` of ``samples`` ``[n, channels]``."""
+        channels = samples.shape[1]
+        if channels == 1:
+            return samples[:, 0]
+        if wanted == "mean":
+            mean: FloatArray = samples.mean(axis=1)
+            return mean
+        if wanted != "loudest":
+            if int(wanted) < channels:
+                return samples[:, int(wanted)]
+            if wanted not in self._missing:
+                self._missing.add(wanted)
+                self._warn(
+                    f"there is no channel {wanted} among the {channels} of the sound, which count from 0; the loudest "
+                    "is taken: set utterance.channel"
+                )
+        return self._loudest(samples, rate) if len(samples) else samples[:, 0]
+
+    def _loudest(self, samples: FloatArray, rate: int) -> FloatArray:
+        seconds = len(samples) / rate
+        power: FloatArray = samples.var(axis=0)  # without what is constant
+        level = np.maximum(10.0 * np.log10(np.maximum(power, 1e-12)), LOWEST)
+        begins = len(self._background) != len(level)
+        if begins:
+            self._background = level
+            self._taken, self._quiet = int(power.argmax()), 0.0
+            self._recent.clear()
+        self._background = np.minimum(level, self._background + BACKGROUND_RISE * seconds)
+        self._recent.append((seconds, power))
+        while sum(length for length, _ in self._recent) - self._recent[0][0] >= LOUDER_FOR:
+            self._recent.popleft()
+        recent = np.sum([length * of_chunk for length, of_chunk in self._recent], axis=0)
+        heard = level > self._background + HEARD
+        self._quiet = 0.0 if heard[self._taken] else self._quiet + seconds
+        rival = int(np.where(heard, power, -1.0).argmax())
+        if heard[rival] and (self._quiet >= CHANNEL_HOLD or recent[rival] > LOUDER * recent[self._taken]):
+            self._taken, self._quiet = rival, 0.0
+        gains = np.zeros(len(level), np.float32)
+        gains[self._taken] = 1.0
+        if heard[rival] and power[rival] > LOUDER * power[self._taken]:
+            gains[rival] = 1.0
+        before, self._gains = gains if begins else self._gains, gains
+        fade = np.minimum(np.arange(len(samples), dtype=np.float32) / max(CHANNEL_FADE * rate, 1.0), 1.0)[:, None]
+        mixed: FloatArray = (samples * (before + (gains - before) * fade)).sum(axis=1)
+        return mixed
+
+
 @dataclass(frozen=True)
 class Run:
     """Consecutive mono samples ``[n]`` at 16 kHz; ``position`` counts samples from the start of the stream.
@@ -125,15 +212,25 @@ class SampleStream:
         warn: called with one sentence for what a person should know (not once per chunk).
         frame_id: of its source.
         max_waiting: chunks that may wait for a missing one before it is given up.
+        config: says which channel is heard; it may be changed at any time.
 
     """
 
-    def __init__(self, stream_id: str, warn: Callable[[str], None], frame_id: str = "", max_waiting: int = 5) -> None:
+    def __init__(
+        self,
+        stream_id: str,
+        warn: Callable[[str], None],
+        frame_id: str = "",
+        max_waiting: int = 5,
+        config: Turns | None = None,
+    ) -> None:
         self.stream_id = stream_id
         self.frame_id = frame_id
         self.counters = StreamCounters()
         self._warn = warn
         self._orderer = ChunkOrderer(max_waiting, self.counters)
+        self._config = config or Turns()
+        self._mixer = ChannelMixer(lambda sentence: warn(f"stream {stream_id}: {sentence}"))
         self._rate = 0
         self._resampler: Any = None
         self._position = 0  # of the next sample out
@@ -254,17 +351,17 @@ class SampleStream:
             self.counters.not_finite += bad
             samples = np.where(finite, samples, np.float32(0.0))
             self._warn_once("nan", f"stream {self.stream_id}: {bad} samples were NaN or infinite and became silence")
-        if samples.size and not samples.any():
+        mono = self._mixer.mix(samples, chunk.sample_rate, self._config.channel)
+        if mono.size and not mono.any():
             before = self._zeros
-            self._zeros += len(samples) / chunk.sample_rate
+            self._zeros += len(mono) / chunk.sample_rate
             if before < DEAD_AFTER <= self._zeros:
                 self._warn(
                     f"stream {self.stream_id}: every sample has been 0 for {DEAD_AFTER:g} s; "
-                    "is the microphone muted or the wrong device chosen?"
+                    "is the microphone muted or the wrong device or channel chosen?"
                 )
-        elif samples.size:
+        elif mono.size:
             self._zeros = 0.0
-        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
         return np.clip(mono, -1.0, 1.0).astype(np.float32, copy=False)
 
     def _resample(self, samples: FloatArray) -> FloatArray:

@@ -162,9 +162,8 @@ class Player:
         """Start and end of the longest utterance [s]; None when nobody speaks."""
         if is_image(path):
             return None
-        media = MediaFile(
-            path, video_rate=0.0, warn=lambda sentence: None, needs_sound=False
-        )  # its sound is heard twice for it
+        # Its sound is heard twice for it.
+        media = MediaFile(path, video_rate=0.0, warn=lambda sentence: None, needs_sound=False)
         utterances = [
             event
             for chunk in media.play(0)

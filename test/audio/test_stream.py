@@ -18,6 +18,7 @@ from synctva_ros.audio.stream import (
     SampleStream,
     StreamCounters,
 )
+from synctva_ros.config import Turns
 from synctva_ros.events import NANOSECONDS, SAMPLE_RATE, AudioChunk
 
 T0 = 1_700_000_000 * NANOSECONDS
@@ -139,7 +140,7 @@ def test_a_sine_stays_the_same_sine_at_16_khz(rate, channels):
     t = np.arange(round(1.7 * rate)) / rate
     sine = (0.5 * np.sin(2 * np.pi * 440.0 * t)).astype(np.float32)
     samples = sine if channels == 1 else np.stack([sine * 1.2, sine * 0.8], axis=1)
-    _, runs = play(cut(samples, rate))
+    _, runs = play(cut(samples, rate), stream=SampleStream("m1", pytest.fail, config=Turns(channel="mean")))
     got = joined(runs)
     assert got.dtype == np.float32
     assert len(got) == pytest.approx(len(sine) * SAMPLE_RATE / rate, abs=1)
@@ -244,6 +245,116 @@ def test_a_malformed_chunk_is_left_out_with_one_warning_and_its_time_is_kept(sam
     assert [run.gap for run in runs if run.gap] == pytest.approx([2 * CHUNK])
     assert stream.stamp_at(runs[-1].position) == pytest.approx(good[-1].stamp, abs=1e6)
     assert sum("expected" in sentence for sentence in warnings) == 1
+
+
+# --- channels
+
+
+def voice(seconds=1.0, level=0.1, seed=0):
+    """Bursts of 0.2 s with pauses of 0.05 s, as of syllables: ``[n]``."""
+    t = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    sound = np.random.default_rng(seed).normal(0.0, level, len(t)) * (t % 0.25 < 0.2)
+    return sound.astype(np.float32)
+
+
+def noise(seconds=1.0, level=0.001, seed=9):
+    return np.random.default_rng(seed).normal(0.0, level, round(seconds * SAMPLE_RATE)).astype(np.float32)
+
+
+def heard(channels, channel="loudest", length=CHUNK, warnings=None):
+    """What is heard of sound ``[n, channels]``."""
+    warn = pytest.fail if warnings is None else warnings.append
+    stream = SampleStream("m1", warn, config=Turns(channel=channel))
+    return joined(play(cut(np.stack(channels, axis=1), SAMPLE_RATE, length), stream=stream)[1])
+
+
+def share(got, of):
+    """How much of ``of`` is in ``got``: 1 for all of it, at its level."""
+    return float(got @ of / (of @ of))
+
+
+@pytest.mark.parametrize("length", [0.01, 0.03, 0.1])
+def test_opposite_polarity_is_heard_as_one_channel(length):
+    said = voice()
+    np.testing.assert_array_equal(heard([said, -said], length=length), said)
+    assert not heard([said, -said], "mean").any()
+    assert heard([said, -0.5 * said]) @ said > 0
+
+
+@pytest.mark.parametrize("channel", range(6))
+def test_one_voice_among_channels_of_silence_is_heard_at_its_level(channel):
+    said = voice()
+    channels = [np.zeros_like(said) for _ in range(6)]
+    channels[channel] = said
+    assert share(heard(channels), said) > 0.98
+    assert share(heard(channels, "mean"), said) == pytest.approx(1 / 6, abs=0.01)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("crosstalk", [0.0, 0.05])
+def test_of_two_speakers_on_two_sides_whoever_speaks_is_heard(pause, crosstalk):
+    quiet = np.zeros(round(pause * SAMPLE_RATE), np.float32)
+    turns, sides = [], [[], []]
+    for number in range(6):
+        turns.append(voice(1.0, seed=number))
+        for side in (0, 1):
+            sides[side] += [turns[-1] * (1.0 if side == number % 2 else crosstalk), quiet]
+    left, right = (np.concatenate(side) + noise(6 * (1 + pause), 0.0003, seed) for seed, side in enumerate(sides))
+    got = heard([left, right])
+    for number, said in enumerate(turns):
+        first = round(number * (1 + pause) * SAMPLE_RATE)
+        assert share(got[first : first + len(said)], said) > 0.93, number
+
+
+def test_a_constant_noise_on_one_side_does_not_hide_the_voice_on_the_other():
+    fan, said = noise(4.0, 0.05), np.concatenate([noise(2.0), voice(2.0, 0.05)])
+    got = heard([fan, said])
+    assert share(got[2 * SAMPLE_RATE :], said[2 * SAMPLE_RATE :]) > 0.95
+    hum = (0.2 + 0.1 * np.sin(2 * np.pi * 50 * np.arange(4 * SAMPLE_RATE) / SAMPLE_RATE)).astype(np.float32)
+    assert share(heard([hum, said])[2 * SAMPLE_RATE :], said[2 * SAMPLE_RATE :]) > 0.9
+
+
+def test_within_an_utterance_the_channel_stays():
+    said = voice(3.0)
+    swing = 1 + 0.4 * np.sin(2 * np.pi * 2 * np.arange(len(said)) / SAMPLE_RATE)  # who speaks turns the head
+    left, right = (said * swing).astype(np.float32), (said * (2 - swing) * 0.9).astype(np.float32)
+    got = heard([left + noise(3.0), right + noise(3.0, seed=8)])
+    is_left = np.abs(got - left) < np.abs(got - right)
+    loud = np.abs(left - right) > 0.02
+    assert is_left[loud].mean() > 0.99 or is_left[loud].mean() < 0.01
+
+
+def test_a_channel_may_be_named_and_one_that_does_not_exist_is_said_once():
+    said, playback = voice(), voice(1.0, 0.3, seed=3)
+    np.testing.assert_array_equal(heard([playback, said], "1"), said)
+    warnings = []
+    assert share(heard([0 * said, said], "2", warnings=warnings), said) > 0.98
+    assert len(warnings) == 1
+    assert "stream m1: there is no channel 2 among the 2 of the sound" in warnings[0]
+    np.testing.assert_array_equal(heard([said], "2"), said)
+    for wrong in ("left", "-1", "1.0", ""):
+        with pytest.raises(ValueError, match="channel is"):
+            Turns(channel=wrong)
+    with pytest.raises(ValueError, match="write it in quotes: '0'"):
+        Turns(channel=0)
+
+
+def test_the_channel_and_their_number_may_change_midway():
+    said = voice()
+    config = Turns(channel="0")
+    stream = SampleStream("m1", pytest.fail, config=config)
+    chunks = cut(np.stack([said, -said], axis=1), SAMPLE_RATE)
+    runs = []
+    for number, item in enumerate(chunks):
+        config.channel = "0" if number < 10 else "1"
+        runs += list(stream.push(item))
+    assert share(joined(runs)[:4800], said[:4800]) == 1.0
+    assert share(joined(runs)[4800:], said[4800:]) == -1.0
+    half = cut(said, SAMPLE_RATE)[:10]
+    chunks = half + [
+        chunk(item.sequence, np.stack([0 * item.samples[:, 0], item.samples[:, 0]], 1)) for item in chunks[10:]
+    ]
+    assert share(joined(play(chunks)[1]), said) > 0.98
 
 
 # --- clock
