@@ -282,7 +282,7 @@ def _recognize(arguments: argparse.Namespace) -> int:
     from synctva_ros.apps.recognize import Recognizer, read_transcripts
     from synctva_ros.apps.timeline import check_timeline, draw_timeline
     from synctva_ros.apps.view import show_line
-    from synctva_ros.sources.files import find_files
+    from synctva_ros.sources.files import LineWriter, find_files, shown, writing
     from synctva_ros.sources.microphone import SourceError
 
     torch.set_num_threads(1)  # more only get in each other's way with networks this small
@@ -291,7 +291,7 @@ def _recognize(arguments: argparse.Namespace) -> int:
         check_timeline(arguments.plot)  # said before the work, not after it
     found = find_files(arguments.paths)
     if not found.files:
-        return _fail(f"there are no media files or pictures in {', '.join(map(str, arguments.paths))}")
+        return _fail(f"there are no media files or pictures in {', '.join(map(shown, arguments.paths))}")
     errors = Console(stderr=True, highlight=False)
 
     def say(sentence: str) -> None:
@@ -322,7 +322,7 @@ def _recognize(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         file = None
         if arguments.json not in (None, "-"):
-            file = stack.enter_context(Path(arguments.json).open("w", encoding="utf-8"))
+            file = stack.enter_context(LineWriter(Path(arguments.json)))
         bar = stack.enter_context(
             Progress(
                 *columns,
@@ -340,9 +340,10 @@ def _recognize(arguments: argparse.Namespace) -> int:
                         emotions.append(emotion)
                     if arguments.json is None:
                         show_line(lines, emotion)
+                    elif file is not None:
+                        file.write(emotion)
                     else:
-                        line = json.dumps(emotion, ensure_ascii=False)
-                        print(line, file=file or sys.stdout, flush=True)
+                        print(json.dumps(emotion, ensure_ascii=False), flush=True)
             except SourceError as error:
                 unread += 1
                 say(str(error))
@@ -358,7 +359,8 @@ def _recognize(arguments: argparse.Namespace) -> int:
             ending.append(f"{count} {what}")
     say("; ".join(ending))
     if arguments.plot is not None:
-        draw_timeline(emotions, arguments.plot)
+        with writing(arguments.plot):
+            draw_timeline(emotions, arguments.plot)
     return 1 if unread else 0
 
 

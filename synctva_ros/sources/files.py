@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import json
 import os
-from collections.abc import Iterable, Sequence
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +77,71 @@ def find_files(paths: Iterable[Path]) -> FoundFiles:
 def shown(path: str | PurePath) -> str:
     """A path for people and for JSON: a byte that is no UTF-8 becomes a backslash, x and two digits, as shells know."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def writing(path: str | PurePath) -> Iterator[None]:
+    """Errors of writing name the file; of a full disk, Python itself does not say which.
+
+    Raises:
+        OSError: as within, with a sentence.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # whoever read it has had enough
+    except OSError as error:
+        reason = error.strerror or error
+        remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see to it"
+        raise OSError(f"{shown(path)}: it cannot be written ({reason}); {remedy}, or name another file") from error
+
+
+class LineWriter:
+    """A file of lines of JSON, each there as soon as it is written.
+
+    Raises:
+        OSError: it cannot be opened or written; the sentence names it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with writing(path):
+            self._file = path.open("w", encoding="utf-8", newline="\n")
+
+    def write(self, value: Any) -> None:
+        """One more line."""
+        with writing(self._path):
+            self._file.write(json.dumps(value, ensure_ascii=False) + "\n")
+            self._file.flush()
+
+    def __enter__(self) -> LineWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with writing(self._path):
+            self._file.close()
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """What stands in a file of lines of JSON, which only a line feed ends: U+2028 and its like may stand in them.
+
+    Yields:
+        The line's number from 1 and what it holds. Empty lines are left out.
+
+    Raises:
+        ValueError: there is no such file, or a line is no JSON; the sentence says which.
+    """
+    if not path.is_file():
+        raise ValueError(f"{shown(path)}: there is no such file; give what synctva recognize --json wrote")
+    for number, line in enumerate(path.read_bytes().removeprefix(BOM_UTF8).split(b"\n"), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
+                raise ValueError(
+                    f"{shown(path)}, line {number}: it is no utterance ({error}); give what synctva recognize --json "
+                    "wrote"
+                ) from error
 
 
 def is_image(path: Path) -> bool:
@@ -162,7 +231,10 @@ def match_files(names: Iterable[str], files: Sequence[str]) -> dict[str, str]:
             by_end.setdefault(parts[first:], []).append(file)
     found: dict[str, str] = {}
     taken: set[str] = set()
-    paths = {name: PurePath(name.strip().replace("\\", "/")).parts for name in names}
+    paths: dict[str, tuple[str, ...]] = {}
+    for name in names:  # a backslash may be part of a name, or what a table from Windows has between folders
+        as_it_is = PurePath(name).parts
+        paths[name] = as_it_is if as_it_is in by_end else PurePath(name.strip().replace("\\", "/")).parts
     for name in sorted(paths, key=lambda name: -len(paths[name])):
         free = [file for file in by_end.get(paths[name], []) if file not in taken]
         least = min((len(PurePath(file).parts) for file in free), default=0)

@@ -121,6 +121,11 @@ class Player:
         #: Utterances that were found in the last file.
         self.heard = 0
 
+    @property
+    def length(self) -> float:
+        """How much of the last file has been played [s]."""
+        return self._reached / NANOSECONDS
+
     def play(self, path: Path, text: str | None = None) -> Iterator[Any]:
         """Yield all that leaves any of the stages for one file; its time starts at 0.
 
@@ -140,10 +145,10 @@ class Player:
             self._words.text = text
             self._words.longest = self._longest(path) if text else None
         if is_image(path):
-            stream_id = new_stream_id("f")
+            pixels = read_image(path)  # also if nobody looks: a file that cannot be read is said
             if self._images:
-                yield from self._pipeline.push(Image(0, read_image(path), "media"))
-            yield from self._pipeline.push(_silent_utterance(stream_id, 0))
+                yield from self._pipeline.push(Image(0, pixels, "media"))
+            yield from self._pipeline.push(_silent_utterance(new_stream_id("f"), 0))
             return
         notes: list[str] = []
         rate = 10.0 if self._images else 0.0
@@ -192,4 +197,5 @@ def _silent_utterance(stream_id: str, end: int) -> Utterance:
         rms=0.0,
         clipped=False,
         frame_id="media",
+        durations={"turns": 0.0},
     )

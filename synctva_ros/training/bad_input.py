@@ -32,7 +32,7 @@ from scipy import signal
 
 from synctva_ros.demo.make_dialogue import write_flac
 from synctva_ros.events import SAMPLE_RATE, AudioChunk, ImageArray
-from synctva_ros.sources.files import match_files, read_image
+from synctva_ros.sources.files import match_files, read_image, read_lines
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.vision.detector import HAAR, FaceDetector
 
@@ -117,9 +117,8 @@ def judge(out: Path, recognised: Path) -> list[Verdict]:
     with (out / TABLE).open(encoding="utf-8", newline="") as file:
         inputs = [BadInput(**row) for row in csv.DictReader(file)]
     said: dict[str, list[dict[str, Any]]] = {}
-    for number, line in enumerate(recognised.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, emotion in read_lines(recognised):
         try:
-            emotion = json.loads(line)
             said.setdefault(emotion["file"], []).append(emotion)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from synctva_ros.sources.files import writing
 
 if TYPE_CHECKING:
     from synctva_ros.training.recipe import Recipe
@@ -156,9 +159,13 @@ def _train(arguments: argparse.Namespace) -> None:
     )
 
 
-def _evaluate(arguments: argparse.Namespace) -> None:
-    import json
+def _write_figures(figures: Any, path: Path) -> None:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
+
+def _evaluate(arguments: argparse.Namespace) -> None:
     from synctva_ros.training.evaluate import evaluate, print_scores, write_page
 
     found = evaluate(
@@ -173,24 +180,20 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     )
     print_scores(found.summary)
     if arguments.json is not None:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(found.summary, indent=2) + "\n", encoding="utf-8")
+        _write_figures(found.summary, arguments.json)
     if arguments.report is not None:
         write_page(found, arguments.run, arguments.corpus, arguments.split, arguments.report)
         print(f"plots: {arguments.report}")
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    import json
-
     from synctva_ros.training.score import compare, figures, print_figures, write_page
 
     found = compare(arguments.recognised, arguments.labels, lambda sentence: print(sentence, file=sys.stderr))
     reached = figures(found)
     print_figures(reached)
     if arguments.json is not None:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(reached, indent=2) + "\n", encoding="utf-8")
+        _write_figures(reached, arguments.json)
     if arguments.report is not None:
         write_page(found, arguments.recognised, arguments.report)
         print(f"plots: {arguments.report}")

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synctva_ros.events import EMOTIONS, FloatArray
+from synctva_ros.sources.files import writing
 
 IntArray = NDArray[np.int64]
 
@@ -192,8 +193,10 @@ def write_corpus(corpus: Corpus, folder: Path) -> None:
             rows.append(vectors)
         # An empty name is not written: it means that the file does not say.
         encoder = {"encoder": np.array(name)} if (name := corpus.encoders.get(modality, "")) else {}
-        np.savez_compressed(path, allow_pickle=False, **{modality: np.concatenate(rows)}, **encoder)
-    with (folder / f"{corpus.name}_{corpus.split}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+        with writing(path):
+            np.savez_compressed(path, allow_pickle=False, **{modality: np.concatenate(rows)}, **encoder)
+    path = folder / f"{corpus.name}_{corpus.split}.jsonl"
+    with writing(path), path.open("w", encoding="utf-8", newline="\n") as file:
         first = 0
         for dialogue in corpus.dialogues:
             record: dict[str, Any] = {"dialogue": dialogue.id}

@@ -18,6 +18,7 @@ import numpy as np
 
 from synctva_ros.config import Value
 from synctva_ros.events import MODALITIES, Features, FloatArray
+from synctva_ros.sources.files import shown
 from synctva_ros.sources.microphone import SourceError
 from synctva_ros.street.faces import FacesStage
 from synctva_ros.street.playback import Player
@@ -26,6 +27,8 @@ from synctva_ros.training.corpora import CORPORA, Corpus, CorpusError, Dialogue,
 
 #: The columns that are read; MELD has more.
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID", "StartTime", "EndTime")
+#: A clip that is longer or shorter than its row by this factor, and this many seconds, may be the wrong one.
+OTHER_LENGTH = (2.0, 1.0)
 #: Hours, minutes, seconds, milliseconds.
 TIME = re.compile(r"(\d{1,2}):([0-5]\d):([0-5]\d),(\d{3})")
 
@@ -127,6 +130,8 @@ class ClipEncoder:
         if modalities not in ("a", "v", "av"):
             raise ValueError(f"modalities are {modalities!r}; give a (voice), v (face) or av (both)")
         self._modalities = modalities
+        #: Of the last clip [s].
+        self.length = 0.0
         self._warn = warn
         faces: dict[str, Value] = {"face_detector": face_detector}
         self._player = Player(modalities, {"faces": faces}, lambda sentence: None, warn, dialogue=False)
@@ -135,7 +140,7 @@ class ClipEncoder:
         self.encoders = {modality: found[modality] for modality in MODALITIES if modality in found}
 
     def encode(self, path: Path) -> Features:
-        """Vectors of voice and face; None for what is not there or was not asked for.
+        """Vectors of voice and face; None for what is not there or was not asked for. ``length`` tells of the clip.
 
         Where nobody speaks there is no voice, and the face is that of the whole clip.
 
@@ -143,11 +148,12 @@ class ClipEncoder:
             SourceError: There is no such file, or it is no media file.
         """
         found = [event for event in self._player.play(path) if isinstance(event, Features)]
+        self.length = self._player.length
         longest = max(found, key=lambda features: features.end - features.start)
         if "a" in self._modalities and longest.audio_vector is None:
-            self._warn(f"{path}: no speech is found in it")
+            self._warn(f"{shown(path)}: no speech is found in it")
         if "v" in self._modalities and longest.vision_vector is None:
-            self._warn(f"{path}: no face that can be read is found in {longest.frames_seen} images")
+            self._warn(f"{shown(path)}: no face that can be read is found in {longest.frames_seen} images")
         return longest
 
 
@@ -200,7 +206,7 @@ def extract_meld(
     out.mkdir(parents=True, exist_ok=True)  # said before hours of work, not after them
     widths = {name: wanted.width for name, wanted in encoder.encoders.items()}
     vectors = {name: np.full((len(rows), width), np.nan, np.float32) for name, width in widths.items()}
-    unread = 0
+    unread = others = 0
     for number, row in enumerate(tqdm(rows, unit="clip", disable=not progress)):
         try:
             found = encoder.encode(clips / row.clip)
@@ -208,6 +214,14 @@ def extract_meld(
             unread += 1
             say(str(error))
             continue
+        length, wanted = encoder.length, row.end - row.start
+        factor, seconds = OTHER_LENGTH
+        if max(length, wanted) > factor * min(length, wanted) + seconds:
+            others += 1
+            say(
+                f"{shown(clips / row.clip)}: the clip is {length:.1f} s long, but its row in {shown(csv)} "
+                f"{wanted:.1f} s; see whether it is the right one"
+            )
         for name, array in vectors.items():
             vector = found.vectors[MODALITIES.index(name)]
             if vector is not None:
@@ -222,7 +236,8 @@ def extract_meld(
     )
     write_corpus(corpus, out)
     there = [f"{name} in {int(np.isfinite(array[:, 0]).sum())}" for name, array in vectors.items()]
-    say(f"{len(rows)} utterances: {', '.join(there)}; {unread} clips are missing or cannot be read")
+    lengths = f"; {others} are much longer or shorter than their rows" if others else ""
+    say(f"{len(rows)} utterances: {', '.join(there)}; {unread} clips are missing or cannot be read{lengths}")
     return corpus
 
 

@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from synctva_ros.events import FloatArray
+from synctva_ros.sources.files import writing
 from synctva_ros.training.metrics import CLASS_MEASURES, MEASURES, IntArray, Scores, reliability, summarise
 
 CHOSEN_EPOCH = "chosen_epoch"
@@ -112,8 +113,9 @@ def write_report(data: ReportData, path: Path) -> None:
         ValueError: the parts of ``data`` do not fit each other.
     """
     _check(data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(data), encoding="utf-8")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(_page(data), encoding="utf-8")
 
 
 def write_scores(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synctva_ros.events import EMOTIONS, FloatArray
-from synctva_ros.sources.files import find_files, match_files, read_table
+from synctva_ros.sources.files import find_files, match_files, read_lines, read_table, shown
 from synctva_ros.training.corpora import IntArray, class_index
 from synctva_ros.training.metrics import Scores, score
 from synctva_ros.training.report import write_scores
@@ -63,71 +62,83 @@ def compare(recognised: Path, labels: Path | None, warn: Callable[[str], None]) 
             each as heavy as it is long.
         labels: a CSV table with the columns ``file`` and ``emotion``, or a folder with a folder per class, whose files
             are of this class. None: a file's class is the name of its folder; which have no answer is not known.
-        warn: called with one sentence about answers that no label is there for.
+        warn: called with one sentence about labels that are none of the network's classes, and with one about answers
+            that no label is there for; both are left out.
 
     Raises:
-        ValueError: something cannot be read, a class is unknown, or the labels name none of the files.
+        ValueError: something cannot be read, all classes are unknown, or the labels name none of the files.
     """
     names, answers = _read_answers(recognised)
     if labels is None:
-        truth = {file: _class(names, Path(file).parent.name, file) for file in answers}
+        written = {file: (Path(file).parent.name, file) for file in answers}
     elif labels.is_dir():
         inside = [file.relative_to(labels) for file in find_files([labels]).files]
-        truth = {str(file): _class(names, file.parent.name, str(labels / file)) for file in inside}
+        written = {shown(file): (file.parent.name, shown(file)) for file in inside}
     else:
         rows = read_table(labels, "emotion")
-        truth = {file: _class(names, name, f"{labels}, line {line}") for file, (line, name) in rows.items()}
+        written = {file: (name, f"line {line}") for file, (line, name) in rows.items()}
     try:
-        meant = match_files(truth, list(answers))
+        meant = match_files(written, list(answers))
     except ValueError as error:
-        raise ValueError(f"{labels}: {error}") from error
+        raise ValueError(f"{shown(labels or recognised)}: {error}") from error
+    classes = {file: _class(names, name) for file, (name, _) in written.items()}
+    truth = {file: number for file, number in classes.items() if number is not None}
+    if foreign := [written[file] for file, number in classes.items() if number is None]:
+        examples = ", ".join([f"{where}: {name!r}" for name, where in foreign[:3]] + ["..."] * (len(foreign) > 3))
+        sentence = (
+            f"{shown(labels or recognised)}: {len(foreign)} of {len(written)} files have a class that is none of "
+            f"{', '.join(names)} ({examples})"
+        )
+        if not truth:
+            raise ValueError(f"{sentence}; rename the classes")
+        warn(f"{sentence}; they are left out")
+    labelled = set(meant.values())
+    meant = {name: file for name, file in meant.items() if name in truth}
     if not meant:
         example = f", such as {next(iter(truth))}," if truth else ""
         raise ValueError(
-            f"{labels}: none of its {len(truth)} files{example} is in {recognised}, which names "
-            f"{next(iter(answers))}; give the labels of the same files"
+            f"{shown(labels or recognised)}: none of its {len(truth)} files{example} is in {shown(recognised)}, which "
+            f"names {next(iter(answers))}; give the labels of the same files"
         )
-    if len(meant) < len(answers):
-        without = next(file for file in answers if file not in set(meant.values()))
-        warn(f"{len(answers) - len(meant)} files have no label and are left out, such as {without}")
+    if len(labelled) < len(answers):
+        without = next(file for file in answers if file not in labelled)
+        warn(f"{len(answers) - len(labelled)} files have no label and are left out, such as {without}")
     return Comparison(
         names, tuple(truth), np.array(list(truth.values())), tuple(answers.get(meant.get(file, "")) for file in truth)
     )
 
 
-def _class(names: Sequence[str], written: str, where: str) -> int:
+def _class(names: Sequence[str], written: str) -> int | None:
+    """Number of a class by any of its names; None when it is none of them."""
     try:
         emotion = EMOTIONS[class_index(written.strip().lower())]
     except ValueError:
         emotion = written.strip()  # other weights may have other classes
-    if emotion not in names:
-        raise ValueError(f"{where}: the class {written!r} is none of {', '.join(names)}")
-    return names.index(emotion)
+    return names.index(emotion) if emotion in names else None
 
 
 def _read_answers(path: Path) -> tuple[tuple[str, ...], dict[str, Answer]]:
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; give what synctva recognize --json wrote")
     names: tuple[str, ...] = ()
     said: dict[str, list[tuple[float, FloatArray, bool]]] = {}
-    for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for line, emotion in read_lines(path):
         try:
-            emotion = json.loads(text)
             file, labels = str(emotion["file"]), tuple(map(str, emotion["labels"]))
             probabilities = np.array(emotion["probabilities"], np.float32)
             duration = float(emotion["stream_end"]) - float(emotion["stream_start"])
             uncertain = bool(emotion["status"] == "UNCERTAIN")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{path}, line {line}: it is no utterance ({type(error).__name__}: {error}); give what synctva "
+                f"{shown(path)}, line {line}: it is no utterance ({type(error).__name__}: {error}); give what synctva "
                 "recognize --json wrote"
             ) from error
         names = names or labels
         if labels != names or probabilities.shape != (len(names),):
-            raise ValueError(f"{path}, line {line}: it has other classes than the lines before; do not mix weights")
+            raise ValueError(
+                f"{shown(path)}, line {line}: it has other classes than the lines before; do not mix weights"
+            )
         said.setdefault(file, []).append((duration, probabilities, uncertain))
     if not said:
-        raise ValueError(f"{path}: there are no utterances in it, so there is nothing to score")
+        raise ValueError(f"{shown(path)}: there are no utterances in it, so there is nothing to score")
     return names, {file: _together(utterances) for file, utterances in said.items()}
 
 

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synctva_ros.sources.files import find_files, is_image, match_files, read_image, read_table, shown
+from synctva_ros.sources.files import (
+    LineWriter,
+    find_files,
+    is_image,
+    match_files,
+    read_image,
+    read_table,
+    shown,
+    writing,
+)
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.sources.microphone import SourceError
 
@@ -80,6 +89,25 @@ def test_a_name_that_is_not_utf_8_is_shown_with_its_bytes(tmp_path: Path) -> Non
     assert shown("plain.wav") == "plain.wav"
     with pytest.raises(SourceError, match=r"/a/Stra\\xdfe \u00e4\.wav: there is no such file"):
         read_image(path)
+
+
+def test_a_backslash_may_be_part_of_a_name_or_stand_between_folders() -> None:
+    assert match_files(["a\\b.wav"], ["x/a\\b.wav"]) == {"a\\b.wav": "x/a\\b.wav"}
+    assert match_files(["a\\b.wav"], ["x/a/b.wav"]) == {"a\\b.wav": "x/a/b.wav"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_errors_of_writing_name_the_file(tmp_path: Path) -> None:
+    def write() -> None:
+        with LineWriter(Path("/dev/full")) as file:
+            file.write({"a": 1})
+
+    with pytest.raises(OSError, match=r"/dev/full: it cannot be written \(No space left on device\); make room"):
+        write()
+    with pytest.raises(OSError, match=r"no/a\.jsonl: it cannot be written \(No such file or directory\); see to it"):
+        LineWriter(tmp_path / "no/a.jsonl")
+    with pytest.raises(BrokenPipeError), writing(tmp_path):
+        raise BrokenPipeError
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,29 @@ def test_meld_becomes_a_corpus(tmp_path: Path, clips: Path, capfd: pytest.Captur
             np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
 
 
+def test_a_clip_of_quite_another_length_than_its_row_is_remarked(
+    tmp_path: Path, clips: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    table = rows()[-1:]
+    for end, remarks in (("00:21:03,250", 0), ("00:21:09,000", 1), ("00:21:00,260", 1)):
+        table[0][-2:] = ["00:21:00,250", end]
+        extract_meld(write_table(tmp_path / "t.csv", table), clips, tmp_path, "a", modalities="v", progress=False)
+        errors = capfd.readouterr().err
+        assert errors.count("dia2_utt0.mp4: the clip is 3.") == remarks
+        assert errors.count("see whether it is the right one") == remarks
+        assert ("1 are much longer or shorter than their rows" in errors) == bool(remarks)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path: Path, clips: Path) -> None:
+    table = write_table(tmp_path / "t.csv", rows()[-1:])
+    for name in ("meld_a_vision.npz", "meld_a.jsonl"):
+        (tmp_path / name).symlink_to("/dev/full")
+        with pytest.raises(OSError, match=rf"{name}: it cannot be written \(No space left on device\); make room"):
+            extract_meld(table, clips, tmp_path, "a", modalities="v", progress=False)
+        (tmp_path / name).unlink()
+
+
 def test_one_modality(tmp_path: Path, clips: Path) -> None:
     table = write_table(tmp_path / "t.csv", rows()[-1:])
     expected = live(clips / "dia2_utt0.mp4")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from synctva_ros.apps import cli
 from synctva_ros.events import EMOTIONS
+from synctva_ros.sources.files import LineWriter, shown
 from synctva_ros.training.score import compare, figures
 
 
@@ -98,11 +100,15 @@ def test_the_folder_may_be_the_class(tmp_path: Path) -> None:
     ("lines", "table", "reason"),
     [
         ([], "file,emotion\na,joy\n", r"r\.jsonl: there are no utterances in it"),
+        (
+            [said("a", "joy")],
+            "file,emotion\na,bored\nb,x\n",
+            r"l\.csv: 2 of 2 .*none of neutral.*line 2: 'bored', line 3",
+        ),
         ([{"file": "a"}], "file,emotion\na,joy\n", r"r\.jsonl, line 1: it is no utterance \(KeyError: 'labels'\)"),
         ([[1]], "file,emotion\na,joy\n", r"r\.jsonl, line 1: it is no utterance"),
         ([said("a", "joy"), said("b", "joy") | {"labels": ["x"]}], "file,emotion\na,joy\n", "line 2: .* other classes"),
         ([said("a", "joy") | {"probabilities": [1.0]}], "file,emotion\na,joy\n", "line 1: .* other classes"),
-        ([said("a", "joy")], "file,emotion\na,bored\n", r"l\.csv, line 2: the class 'bored' is none of neutral, joy"),
         ([said("a", "joy")], "file,label\na,joy\n", r"l\.csv, line 1: column emotion is missing"),
         (
             [said("a", "joy")],
@@ -138,3 +144,74 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert "Of 1 of 4 files nothing was said" in page
     assert "accuracy to 50.0 %" in page
     assert page.count("<picture>") == 3
+
+
+def test_rows_of_other_classes_are_named_and_the_rest_is_scored(tmp_path: Path) -> None:
+    lines = [said(f"in/{name}.wav", "joy") for name in "abcdefg"]
+    rows = "a.wav,joy\nb.wav,bored\nc.wav,happy\nd.wav,contempt\ne.wav,bored\nf.wav,?\n"
+    warnings: list[str] = []
+    recognised, labels = write(tmp_path, lines, "file,emotion\n" + rows)
+    found = compare(recognised, labels, warnings.append)
+    assert found.files == ("a.wav", "c.wav")
+    assert figures(found)["accuracy"] == 1
+    assert warnings == [
+        f"{labels}: 4 of 6 files have a class that is none of {', '.join(EMOTIONS)} (line 3: 'bored', "
+        "line 5: 'contempt', line 6: 'bored', ...); they are left out",
+        "1 files have no label and are left out, such as in/g.wav",
+    ]
+
+
+def test_folders_of_other_classes_are_named_and_the_rest_is_scored(tmp_path: Path) -> None:
+    tree = tmp_path / "set"
+    for name in ("happy/1.wav", "unsorted/2.wav"):
+        (tree / name).parent.mkdir(parents=True)
+        (tree / name).touch()
+    recognised, _ = write(tmp_path, [said(str(tree / "happy/1.wav"), "joy"), said(str(tree / "unsorted/2.wav"), "joy")])
+    for labels in (tree, None):
+        warnings: list[str] = []
+        assert figures(compare(recognised, labels, warnings.append))["n"] == 1
+        assert len(warnings) == 1
+        assert "1 of 2 files have a class" in warnings[0]
+        assert "unsorted/2.wav: 'unsorted'" in warnings[0]
+
+
+@pytest.mark.parametrize("character", ["\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x1e", "\r"])
+def test_only_a_line_feed_ends_a_line(tmp_path: Path, character: str) -> None:
+    path = tmp_path / "r.jsonl"
+    with LineWriter(path) as file:
+        for name in "ab":
+            file.write(said(f"{name}{character}.wav", "joy") | {"text": f"Oh{character}no"})
+    assert path.read_bytes().count(b"\n") == 2
+    (tmp_path / "l.csv").write_text(f'file,emotion\n"a{character}.wav",joy\nb.wav,fear\n', encoding="utf-8", newline="")
+    assert compare(path, tmp_path / "l.csv", lambda sentence: None).files[0] == f"a{character}.wav"
+
+
+def test_what_other_programs_do_to_lines_does_not_matter(tmp_path: Path) -> None:
+    lines = [json.dumps(said(f"{name}.wav", "joy")) for name in "ab"]
+    (tmp_path / "l.csv").write_text("file,emotion\na.wav,joy\nb.wav,fear\n")
+    (tmp_path / "r.jsonl").write_bytes(("\ufeff" + "\r\n".join([*lines, "", ""])).encode())
+    assert len(compare(tmp_path / "r.jsonl", tmp_path / "l.csv", pytest.fail).files) == 2
+    (tmp_path / "r.jsonl").write_bytes(b"\n".join([lines[0].encode(), b'{"file": "Stra\xdfe.wav"}']))
+    with pytest.raises(ValueError, match=r"r\.jsonl, line 2: it is no utterance"):
+        compare(tmp_path / "r.jsonl", tmp_path / "l.csv", pytest.fail)
+
+
+def test_a_name_that_is_not_utf_8_is_labelled_by_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "set/joy"
+    folder.mkdir(parents=True)
+    path = Path(os.fsdecode(os.fsencode(folder) + b"/Stra\xdfe.wav"))
+    path.touch()
+    write(tmp_path, [said(shown(path), "joy")])
+    found = compare(tmp_path / "r.jsonl", tmp_path / "set", pytest.fail)
+    assert found.files == ("joy/Stra\\xdfe.wav",)
+    assert figures(found)["accuracy"] == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recognised, labels = write(tmp_path, [said("a.wav", "joy")], "file,emotion\na.wav,joy\n")
+    for option in ("--json", "--report"):
+        assert cli.main(["score", str(recognised), "--labels", str(labels), option, "/dev/full"]) == 1
+        assert (
+            "synctva: /dev/full: it cannot be written (No space left on device); make room" in capsys.readouterr().err
+        )
