@@ -21,7 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).parents[1]
 #: Words that have changed between versions, so that the rows are still matched.
-SYNONYMS = {"pictures": "images"}
+SYNONYMS = {"pictures": "images", "whole talk": "whole dialogue"}
 
 
 def run(checkout: Path, script: str, options: list[str], file: Path) -> list[dict[str, Any]]:

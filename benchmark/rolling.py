@@ -1,4 +1,4 @@
-"""What an utterance costs in a talk that goes on and on: a table, and JSON if wanted.
+"""What an utterance costs in a dialogue that goes on and on: a table, and JSON if wanted.
 
     python benchmark/rolling.py [--json FILE] [--device cpu] [--turns 10 100 1000 10000]
 
@@ -6,14 +6,14 @@ With the shipped weights, on one thread, random vectors and two speakers:
 
 - ``RollingDialogue.add`` with so many turns before the utterance, which explains each estimate;
 - the same without the explanation: ``synctva_ros.network.incremental.step`` on one line;
-- the whole talk computed again, with and without its explanation, which computes nine copies of it. At 10 000 turns it
-  is left out, as it takes many seconds;
+- the whole dialogue computed again, with and without its explanation, which computes nine copies of it. At 10 000
+  turns it is left out, as it takes many seconds;
 - several dialogues whose utterances are taken in one step.
 
-Machines are noisy. Talks of different lengths, and different numbers of dialogues, are measured in alternation, and the
-ratios are those of the medians of the processor's time, which leaves out the waiting for other programs; with a GPU,
-of the time that passed. Whole talks are measured on their own, since what runs right after one finds neither its memory
-nor its caches as they were: on one machine 18 ms in place of 3.
+Machines are noisy. Dialogues of different lengths, and different numbers of dialogues, are measured in alternation, and
+the ratios are those of the medians of the processor's time, which leaves out the waiting for other programs; with a
+GPU, of the time that passed. Whole dialogues are measured on their own, since what runs right after one finds neither
+its memory nor its caches as they were: on one machine 18 ms in place of 3.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from synctva_ros.defaults import SHIPPED_WEIGHTS
 from synctva_ros.events import NANOSECONDS, Features
 from synctva_ros.network.explanation import explain
 from synctva_ros.network.incremental import State, Utterances, blank, step
 from synctva_ros.network.rolling import LONGEST_CONTEXT, RollingDialogue, add_all
 from synctva_ros.network.synctva import DialogueBatch, SyncTVA
 from synctva_ros.network.weights import Description, load
+from synctva_ros.weights import SHIPPED_WEIGHTS
 
-#: Calls of what is computed step by step, and of whole talks, which take longer.
+#: Calls of what is computed step by step, and of whole dialogues, which take longer.
 CALLS, WHOLE_CALLS = 200, 7
-#: The longest talk [turns] that is computed whole.
+#: The longest dialogue [turns] that is computed whole.
 LONGEST_WHOLE = 1000
 TOGETHER = (1, 8, 32)
 EACH = "dialogues in one step, for each"
@@ -68,8 +68,8 @@ class Ratio:
     bar: str
 
 
-class Talk:
-    """An endless talk of two people.
+class Script:
+    """An endless dialogue of two people.
 
     Args:
         description: says which encoders the vectors are said to be from.
@@ -108,7 +108,7 @@ class Talk:
         return Utterances(text, audio, vision, mask, start, end, speaker, oldest)
 
     def whole(self, turns: int, device: torch.device) -> DialogueBatch:
-        """The talk as far as this."""
+        """The dialogue as far as this."""
         text, audio, vision = (
             torch.from_numpy(self._vectors.standard_normal((turns, width)).astype(np.float32)) for width in self._widths
         )
@@ -152,16 +152,16 @@ def measure(calls: dict[tuple[str, int], Callable[[], Any]], rounds: int, device
 
 def adding(model: SyncTVA, description: Description, turns: int, device: torch.device) -> Callable[[], Any]:
     """Add one more utterance after so many."""
-    talk = Talk(description, model.config.widths)
+    script = Script(description, model.config.widths)
     dialogue = RollingDialogue(model, description, device=device)
     dialogue.warm_up()
     for number in range(turns):
-        dialogue.add(talk.say(number))
+        dialogue.add(script.say(number))
     number = turns
 
     def add() -> None:
         nonlocal number
-        dialogue.add(talk.say(number))
+        dialogue.add(script.say(number))
         number += 1
 
     return add
@@ -169,14 +169,14 @@ def adding(model: SyncTVA, description: Description, turns: int, device: torch.d
 
 def stepping(model: SyncTVA, description: Description, turns: int, device: torch.device) -> Callable[[], Any]:
     """Step on by one more utterance after so many, on a line without explanation."""
-    talk = Talk(description, model.config.widths)
+    script = Script(description, model.config.widths)
     state: State = blank(model.config, 1, 2, device=device)
     number = 0
 
     @torch.inference_mode()
     def go_on() -> None:
         nonlocal state, number
-        output, state = step(model, state, talk.utterances(number, device))
+        output, state = step(model, state, script.utterances(number, device))
         model.probabilities(output).cpu()
         number += 1
 
@@ -187,7 +187,7 @@ def stepping(model: SyncTVA, description: Description, turns: int, device: torch
 
 def computing_all(model: SyncTVA, description: Description, turns: int, device: torch.device) -> Callable[[], Any]:
     """Compute so many turns and one more from the first on."""
-    batch = Talk(description, model.config.widths).whole(turns + 1, device)
+    batch = Script(description, model.config.widths).whole(turns + 1, device)
 
     @torch.inference_mode()
     def compute() -> None:
@@ -198,20 +198,20 @@ def computing_all(model: SyncTVA, description: Description, turns: int, device: 
 
 def explaining_all(model: SyncTVA, description: Description, turns: int, device: torch.device) -> Callable[[], Any]:
     """The same with the explanation of the last turn."""
-    batch = Talk(description, model.config.widths).whole(turns + 1, device)
+    batch = Script(description, model.config.widths).whole(turns + 1, device)
     return lambda: explain(model, batch, nearest=LONGEST_CONTEXT).probabilities.cpu()
 
 
 def adding_to_all(model: SyncTVA, description: Description, count: int, device: torch.device) -> Callable[[], Any]:
     """Add an utterance to each of so many dialogues in one step."""
-    talk = Talk(description, model.config.widths)
+    script = Script(description, model.config.widths)
     dialogues = [RollingDialogue(model, description, device=device) for _ in range(count)]
     dialogues[0].warm_up()
     number = 0
 
     def add() -> None:
         nonlocal number
-        add_all(dialogues, [talk.say(number) for _ in dialogues])
+        add_all(dialogues, [script.say(number) for _ in dialogues])
         number += 1
 
     return add
@@ -219,10 +219,10 @@ def adding_to_all(model: SyncTVA, description: Description, count: int, device: 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Time an utterance of a long talk.")
+    parser = argparse.ArgumentParser(description="Time an utterance of a long dialogue.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write rows and ratios here")
     parser.add_argument("--device", default="cpu", help="where the network runs (default: cpu)")
-    parser.add_argument("--turns", type=int, nargs="+", default=[10, 100, 1000, 10_000], help="lengths of the talk")
+    parser.add_argument("--turns", type=int, nargs="+", default=[10, 100, 1000, 10_000], help="lengths of the dialogue")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device(arguments.device)
@@ -247,11 +247,13 @@ def main() -> None:
     )
     for n in arguments.turns:
         if n > LONGEST_WHOLE:
-            print(f"{'whole talk':<42} {n:>8} {'left out: it takes many seconds':>40}")
+            print(f"{'whole dialogue':<42} {n:>8} {'left out: it takes many seconds':>40}")
             continue
-        show(measure({("whole talk", n): computing_all(model, description, n, device)}, WHOLE_CALLS, device))
+        show(measure({("whole dialogue", n): computing_all(model, description, n, device)}, WHOLE_CALLS, device))
         show(
-            measure({("whole talk, explained", n): explaining_all(model, description, n, device)}, WHOLE_CALLS, device)
+            measure(
+                {("whole dialogue, explained", n): explaining_all(model, description, n, device)}, WHOLE_CALLS, device
+            )
         )
     together = {(EACH, n): adding_to_all(model, description, n, device) for n in TOGETHER}
     show(
@@ -272,11 +274,11 @@ def main() -> None:
             "at most 1.1",
         ),
         *(
-            (f"whole talk over step, {n} turns", ("whole talk", n), ("step, no explanation", n), bar)
+            (f"whole dialogue over step, {n} turns", ("whole dialogue", n), ("step, no explanation", n), bar)
             for n, bar in ((10, ""), (100, "at least 5"), (1000, ""))
         ),
         *(
-            (f"whole talk over add, explained, {n} turns", ("whole talk, explained", n), ("add", n), bar)
+            (f"whole dialogue over add, explained, {n} turns", ("whole dialogue, explained", n), ("add", n), bar)
             for n, bar in ((10, ""), (100, "at least 5"), (1000, ""))
         ),
         *((f"1 dialogue over {n} together, each", (EACH, 1), (EACH, n), "") for n in TOGETHER[1:]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,8 @@ from synctva_ros.street.pipeline import Host, Pipeline
 from synctva_ros.street.stage import Join
 from synctva_ros.street.table import STREET, use_threads
 
+#: What has gone wrong stands on ``/diagnostics`` for so long [s]; the counts stay.
+RECENT = 60.0
 #: Whose warnings the node of the network says.
 NETWORK = "synctva_ros.network"
 
@@ -93,6 +96,7 @@ class StageNode(PerceptionNode):
         self._host: Host | None = None
         self._outputs: dict[tuple[type, bool], Any] = {}
         self._malformed = 0
+        self._malformed_at = self._shed_at = float("-inf")  # when that happened last, on the steady clock [s]
         self._is_at_work = False
         #: Called with every event that leaves a stage, before it is published, on the thread that works.
         self.watchers: list[Callable[[Any], None]] = []
@@ -161,9 +165,10 @@ class StageNode(PerceptionNode):
             values |= {f"{prefix}{key}": value for key, value in stage.details().items()}
         if self._host is not None:
             values |= {"waiting": self._host.inbox.waiting, **self._host.inbox.counts}
-            if self._host.inbox.counts["shed"]:
-                level, sentence = 2, "utterances come faster than they are worked on"
-        if self._malformed:
+        now = time.monotonic()
+        if now - self._shed_at < RECENT:
+            level, sentence = 2, "utterances come faster than they are worked on"
+        elif now - self._malformed_at < RECENT:
             level, sentence = max(level, 1), "messages cannot be read"
         return level, sentence, values | {"malformed": self._malformed}
 
@@ -192,6 +197,7 @@ class StageNode(PerceptionNode):
             event = from_msg(kind, message, is_final=is_final)
         except ValueError as error:
             self._malformed += 1
+            self._malformed_at = time.monotonic()
             self.get_logger().warning(str(error), throttle_duration_sec=5.0)
             return
         self._take(event)
@@ -203,6 +209,7 @@ class StageNode(PerceptionNode):
             for given in self._pipeline.push(event):
                 self._give(given)
         elif not self._host.put(event):
+            self._shed_at = time.monotonic()
             self.get_logger().error(
                 f"too many utterances wait: {event.utterance_id} goes on without what {self.get_name()} would add",
                 throttle_duration_sec=5.0,

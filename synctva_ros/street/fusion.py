@@ -86,6 +86,9 @@ class FusionStage(Join[Utterance]):
         place = len(self._reports)
         while place and self._reports[place - 1].stamp > event.stamp:
             place -= 1
+        if place and self._reports[place - 1].stamp == event.stamp:
+            place -= 1
+            del self._reports[place]  # told again by a node that was activated again
         self._reports.insert(place, event)
         oldest = self._reports[-1].stamp - self._config.face_memory * NANOSECONDS
         while len(self._reports) > MOST_REPORTS or self._reports[0].stamp < oldest:

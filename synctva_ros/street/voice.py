@@ -30,4 +30,6 @@ class VoiceStage(Encoding[Utterance]):
     def work(self, event: Utterance) -> Evidence:
         """Encode."""
         speech = event.speech
-        return self.encoded(event, lambda: self.encoder.encode(speech, event.sample_rate) if len(speech) else None)
+        if not len(speech):
+            return self.nothing(event)
+        return self.encoded(event, lambda: self.encoder.encode(speech, event.sample_rate))

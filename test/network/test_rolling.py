@@ -101,18 +101,18 @@ def heard(model: SyncTVA, features: Features) -> list[np.ndarray | None]:
     return [vector if width else None for vector, width in zip(given, model.config.widths, strict=True)]
 
 
-def perceived(model: SyncTVA, talk: list[Features]) -> list[Features]:
-    return [features for features in talk if any(vector is not None for vector in heard(model, features))]
+def perceived(model: SyncTVA, said: list[Features]) -> list[Features]:
+    return [features for features in said if any(vector is not None for vector in heard(model, features))]
 
 
-def as_batch(model: SyncTVA, talk: list[Features]) -> DialogueBatch:
+def as_batch(model: SyncTVA, said: list[Features]) -> DialogueBatch:
     """All utterances from the first that have vectors."""
-    talk = perceived(model, talk)
+    said = perceived(model, said)
     speakers: dict[str, int] = {}
-    for features in talk:
+    for features in said:
         if features.speaker_id:
             speakers.setdefault(features.speaker_id, len(speakers))
-    given = [heard(model, features) for features in talk]
+    given = [heard(model, features) for features in said]
     text, audio, vision = (
         torch.tensor(np.stack([np.zeros(width, np.float32) if v[m] is None else v[m] for v in given]))
         for m, width in enumerate(model.config.widths)
@@ -122,24 +122,24 @@ def as_batch(model: SyncTVA, talk: list[Features]) -> DialogueBatch:
         audio=audio,
         vision=vision,
         mask=torch.tensor([[vector is not None for vector in v] for v in given]),
-        start=torch.tensor([(f.start - talk[0].start) / NANOSECONDS for f in talk]),
-        end=torch.tensor([(f.end - talk[0].start) / NANOSECONDS for f in talk]),
-        speaker=torch.tensor([speakers.get(f.speaker_id, -1) for f in talk]),
-        dialogue=torch.zeros(len(talk), dtype=torch.long),
+        start=torch.tensor([(f.start - said[0].start) / NANOSECONDS for f in said]),
+        end=torch.tensor([(f.end - said[0].start) / NANOSECONDS for f in said]),
+        speaker=torch.tensor([speakers.get(f.speaker_id, -1) for f in said]),
+        dialogue=torch.zeros(len(said), dtype=torch.long),
     )
 
 
-def whole_talk(model: SyncTVA, talk: list[Features]) -> Explanation:
+def whole_dialogue(model: SyncTVA, said: list[Features]) -> Explanation:
     """What the network says of the last utterance, given all from the first that have vectors."""
-    return explain(model, as_batch(model, talk), nearest=LONGEST_CONTEXT)
+    return explain(model, as_batch(model, said), nearest=LONGEST_CONTEXT)
 
 
-def check(estimate: Estimate, model: SyncTVA, talk: list[Features]) -> None:
-    """Compare with the whole talk. Shares are differences, divided by their sum: less exact than what they are from."""
-    expected = whole_talk(model, talk)
+def check(estimate: Estimate, model: SyncTVA, said: list[Features]) -> None:
+    """Compare with the whole dialogue. Shares are differences over their sum: less exact than what they are from."""
+    expected = whole_dialogue(model, said)
     np.testing.assert_allclose(estimate.probabilities, expected.probabilities, atol=1e-5)
     np.testing.assert_allclose(estimate.contributions, expected.contributions, atol=5e-3)
-    names = [features.utterance_id for features in perceived(model, talk)][:-1]
+    names = [features.utterance_id for features in perceived(model, said)][:-1]
     shares = dict(estimate.context)
     assert set(shares) <= set(names)
     found = [shares.get(name, 0.0) for name in names]
@@ -163,22 +163,22 @@ def check(estimate: Estimate, model: SyncTVA, talk: list[Features]) -> None:
     spare=st.integers(0, 3),
     without=st.sampled_from([(), (), ("memory",), ("enhancement",), PARTS]),
 )
-def test_the_window_gives_what_the_whole_talk_gives(
+def test_the_window_gives_what_the_whole_dialogue_gives(
     turns: list[tuple[str, str, float, bool]], window: int, layers: int, spare: int, without: tuple[str, ...]
 ) -> None:
     model = make_model(replace(CONFIG, window=window, layers=layers, without=without))
     dialogue = RollingDialogue(model, ABOUT, max_turns=model.config.reach + 2 + spare)
-    talk: list[Features] = []
+    said: list[Features] = []
     clock = 0.0
     for i, (modalities, speaker, silence, reset) in enumerate(turns):
         if reset:
             dialogue.reset()
-            talk.clear()
+            said.clear()
         clock += 2.0 + silence
-        talk.append(say(i, start=clock, modalities=modalities, speaker=speaker))
-        estimate = dialogue.add(talk[-1])
+        said.append(say(i, start=clock, modalities=modalities, speaker=speaker))
+        estimate = dialogue.add(said[-1])
         if modalities:
-            check(estimate, model, talk)
+            check(estimate, model, said)
 
 
 def record_lines(dialogue: RollingDialogue, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
@@ -208,17 +208,17 @@ def edges_in_reach(turns: int, age: float) -> Any:
 
 
 @torch.inference_mode()
-def check_lines(lines: np.ndarray, model: SyncTVA, talk: list[Features], counterfactuals: int) -> None:
-    """Each line against the whole talk: as it was, without one of its turns, without a modality of the last one."""
-    talk = perceived(model, talk)
+def check_lines(lines: np.ndarray, model: SyncTVA, said: list[Features], counterfactuals: int) -> None:
+    """Each line against the whole dialogue: as it was, without one of its turns, without a modality of the last one."""
+    said = perceived(model, said)
 
     def last(batch: DialogueBatch) -> np.ndarray:
         return model.probabilities(model(batch))[-1].numpy()
 
-    batch = as_batch(model, talk)
+    batch = as_batch(model, said)
     np.testing.assert_allclose(lines[0], last(batch), atol=1e-5)
-    for back in range(1, min(counterfactuals, len(talk) - 1) + 1):
-        without = as_batch(model, talk[: -back - 1] + talk[-back:])
+    for back in range(1, min(counterfactuals, len(said) - 1) + 1):
+        without = as_batch(model, said[: -back - 1] + said[-back:])
         np.testing.assert_allclose(lines[back], last(without), atol=1e-5)
     present = [m for m in model.config.modalities if batch.mask[-1, m]]
     for line, m in enumerate(model.config.modalities, start=1 + counterfactuals):
@@ -245,7 +245,7 @@ def check_lines(lines: np.ndarray, model: SyncTVA, talk: list[Features], counter
     max_age=st.sampled_from([2.0, 5.0, 600.0]),
     without=st.one_of(st.just(()), st.lists(st.sampled_from(PARTS), unique=True).map(tuple)),
 )
-def test_each_line_gives_what_its_whole_talk_gives(
+def test_each_line_gives_what_its_whole_dialogue_gives(
     turns: list[tuple[str, str, int]],
     widths: tuple[int, int, int],
     window: int,
@@ -258,16 +258,16 @@ def test_each_line_gives_what_its_whole_talk_gives(
     model = make_model(replace(CONFIG, widths=widths, window=window, layers=layers, without=without))
     dialogue = RollingDialogue(model, ABOUT, max_turns=max_turns, max_age=max_age)
     counterfactuals = min(window, max_turns - 1, LONGEST_CONTEXT)
-    talk: list[Features] = []
+    said: list[Features] = []
     clock = 0.0
     with pytest.MonkeyPatch.context() as monkeypatch, edges_in_reach(max_turns - 1, max_age):
         steps = record_lines(dialogue, monkeypatch)
         for i, (modalities, speaker, silence) in enumerate(turns):
             clock += 2.0 + silence / 4
-            talk.append(say(i, start=clock, modalities=modalities, speaker=speaker))
-            estimate = dialogue.add(talk[-1])
-            if perceived(model, talk[-1:]):
-                check_lines(steps[-1], model, talk, counterfactuals)
+            said.append(say(i, start=clock, modalities=modalities, speaker=speaker))
+            estimate = dialogue.add(said[-1])
+            if perceived(model, said[-1:]):
+                check_lines(steps[-1], model, said, counterfactuals)
                 assert np.array_equal(estimate.probabilities, steps[-1][0])
 
 
@@ -376,7 +376,7 @@ def test_many_dialogues_in_one_step_are_as_one_after_the_other() -> None:
     alone = [RollingDialogue(model, ABOUT, max_age=age) for age in (5.0, 600.0, 600.0, 600.0)]
     rng = np.random.default_rng(0)
     for i in range(12):
-        talk = [
+        said = [
             say(
                 int(rng.integers(10_000)),
                 start=4.0 * i * (70.0 if i == 8 and n == 2 else 1.0),
@@ -386,8 +386,8 @@ def test_many_dialogues_in_one_step_are_as_one_after_the_other() -> None:
             for n in range(4)
         ]
         if i % 3 == 0:
-            together[1].look(talk[1])
-        for one, found, spoken in zip(alone, add_all(together, talk), talk, strict=True):
+            together[1].look(said[1])
+        for one, found, spoken in zip(alone, add_all(together, said), said, strict=True):
             expected = one.add(spoken)
             np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
             np.testing.assert_allclose(found.contributions, expected.contributions, atol=5e-3)
@@ -447,11 +447,11 @@ def test_on_a_gpu_the_captured_step_gives_what_the_processor_gives() -> None:
 
 def test_the_memory_holds_over_a_long_talk() -> None:
     model, dialogue = make_model(), make_dialogue()
-    talk = [say(i, speaker=("ann", "bob", "", "cy", "ann")[i * i % 5]) for i in range(150)]
-    for i, features in enumerate(talk):
+    said = [say(i, speaker=("ann", "bob", "", "cy", "ann")[i * i % 5]) for i in range(150)]
+    for i, features in enumerate(said):
         estimate = dialogue.add(features)
         if i % 25 == 24:
-            check(estimate, model, talk[: i + 1])
+            check(estimate, model, said[: i + 1])
 
 
 def test_what_was_said_long_ago_is_remembered() -> None:
@@ -465,32 +465,32 @@ def test_what_was_said_long_ago_is_remembered() -> None:
 
 
 def test_the_oldest_of_too_many_speakers_is_forgotten() -> None:
-    """And is then a new person, as in a talk of which the speaker has another name before and after."""
+    """And is then a new person, as in a dialogue of which the speaker has another name before and after."""
     model, dialogue = make_model(), make_dialogue()
     order = ["", "bob", "ann", "bob", *(f"p{i}" for i in range(MOST_SPEAKERS - 2)), "bob"]
-    talk = [say(i, speaker=name) for i, name in enumerate(order)]
-    for features in talk:
+    said = [say(i, speaker=name) for i, name in enumerate(order)]
+    for features in said:
         estimate = dialogue.add(features)
-    check(estimate, model, talk)
+    check(estimate, model, said)
     for number, (name, as_if) in enumerate(
         [("new", "new"), ("bob", "bob"), ("ann", "ann again"), ("p0", "p0 again"), ("p5", "p5")], start=len(order)
     ):
         estimate = dialogue.add(say(number, speaker=name))
-        talk.append(say(number, speaker=as_if))
-        check(estimate, model, talk)
+        said.append(say(number, speaker=as_if))
+        check(estimate, model, said)
     # It was not the same as if nobody had been forgotten.
-    known = [replace(features, speaker_id=features.speaker_id.removesuffix(" again")) for features in talk[:-2]]
-    forgotten = whole_talk(model, talk[:-2]).probabilities
-    assert not torch.allclose(whole_talk(model, known).probabilities, forgotten, atol=1e-4)
+    known = [replace(features, speaker_id=features.speaker_id.removesuffix(" again")) for features in said[:-2]]
+    forgotten = whole_dialogue(model, said[:-2]).probabilities
+    assert not torch.allclose(whole_dialogue(model, known).probabilities, forgotten, atol=1e-4)
 
 
 def test_a_window_longer_than_there_are_speakers_remembers_all_in_it() -> None:
     model = make_model(replace(CONFIG, window=20))
     dialogue = RollingDialogue(model, ABOUT, max_turns=40)
-    talk = [say(i, speaker=f"p{i % 19}") for i in range(30)]
-    for features in talk:
+    said = [say(i, speaker=f"p{i % 19}") for i in range(30)]
+    for features in said:
         estimate = dialogue.add(features)
-    check(estimate, model, talk)
+    check(estimate, model, said)
 
 
 def test_a_new_speaker_is_never_taken_for_the_forgotten_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,10 +498,10 @@ def test_a_new_speaker_is_never_taken_for_the_forgotten_one(monkeypatch: pytest.
     model = make_model(replace(CONFIG, window=20))
     dialogue = RollingDialogue(model, ABOUT, max_turns=40)
     steps = record_lines(dialogue, monkeypatch)
-    talk = [say(i, speaker=f"p{i}") for i in range(26)]
-    for features in talk:
+    said = [say(i, speaker=f"p{i}") for i in range(26)]
+    for features in said:
         dialogue.add(features)
-    check_lines(steps[-1], model, talk, LONGEST_CONTEXT)
+    check_lines(steps[-1], model, said, LONGEST_CONTEXT)
 
 
 def test_a_short_window_keeps_less() -> None:
@@ -510,7 +510,7 @@ def test_a_short_window_keeps_less() -> None:
     estimates = [dialogue.add(say(i)) for i in range(6)]
     assert [e.turn for e in estimates] == list(range(6))
     assert [name for name, _ in estimates[-1].context] == ["u4"]
-    assert not np.allclose(estimates[-1].probabilities, whole_talk(model, [say(i) for i in range(6)]).probabilities)
+    assert not np.allclose(estimates[-1].probabilities, whole_dialogue(model, [say(i) for i in range(6)]).probabilities)
     fresh = make_dialogue(max_turns=2)
     fresh.add(say(4))
     assert not same(fresh.add(say(5)), estimates[-1])

@@ -518,3 +518,13 @@ def test_features_of_other_ends_speakers_or_vectors_are_another_input() -> None:
         {"audio_vector": np.ones(2, np.float32)},
     ):
         assert not one.is_same_input(replace(one, **changed))
+
+
+def test_an_image_that_is_told_of_again_counts_once() -> None:
+    desk = Desk()
+    for value in (1.0, 2.0):  # a node that was activated again looks at the newest images anew
+        desk.take(report(0.5, face("f1", value)))
+    found = only(desk.take(utterance(0)))
+    assert (found.frames_seen, found.frames_with_face) == (1, 1)
+    assert found.vision_vector is not None
+    assert float(found.vision_vector[0]) == 2.0

@@ -58,3 +58,8 @@ def test_it_is_warmed_up_with_more_than_silence(stage: VoiceStage) -> None:
     stage.warm_up()
     ((samples, rate),) = heard
     assert (len(samples) / rate, samples.dtype, samples.std() > 0.05) == (3.0, np.float32, True)
+
+
+def test_of_an_utterance_without_sound_nothing_is_computed(stage: VoiceStage) -> None:
+    found = only(taken(stage, utterance(0).stripped()))
+    assert (found.vector, found.work) == (None, {})
