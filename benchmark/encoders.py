@@ -101,7 +101,7 @@ def face(detector: str, weights: str) -> list[Row]:
 
     cv2.setNumThreads(1)
     encoder = FaceEncoder(weights)
-    frame = picture()
+    frame = photograph()
     empty = np.random.default_rng(0).integers(90, 130, (480, 640, 3), np.uint8)
     rows = []
     for finder in (create_detector(HAAR), create_detector(detector)):
@@ -126,7 +126,7 @@ def face(detector: str, weights: str) -> list[Row]:
     return rows
 
 
-def picture() -> np.ndarray[Any, np.dtype[np.uint8]]:
+def photograph() -> np.ndarray[Any, np.dtype[np.uint8]]:
     """BGR ``[480, 640, 3]`` with a face some 150 pixels wide: scikit-image's photograph of an astronaut."""
     import cv2
     from skimage.data import astronaut

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from encoders import picture
+from encoders import photograph
 from numpy.typing import NDArray
 from running import SPAWN, Observer, OneProcess, Settings, in_a_process_each, in_one_process
 from spoken import spoken
@@ -118,7 +118,7 @@ def drive(speech: bool, image_rate: float, moves: bool) -> None:
     else:  # a quiet room: a microphone is never all zeros
         sound = np.random.default_rng(0).normal(0, 1e-4, (10 * RATE, 1)).astype(np.float32)
     sound = sound[: len(sound) // CHUNK * CHUNK].reshape(-1, CHUNK, 1)
-    images = [image_to_msg(CameraImage(0, shown, "camera")) for shown in (moving() if moves else [picture()])]
+    images = [image_to_msg(CameraImage(0, shown, "camera")) for shown in (moving() if moves else [photograph()])]
     stream, length = new_stream_id("b"), CHUNK / RATE
     origin, begun = time.time_ns(), time.monotonic()
     sequence = taken = 0
@@ -140,7 +140,7 @@ def drive(speech: bool, image_rate: float, moves: bool) -> None:
 
 def moving() -> list[NDArray[np.uint8]]:
     """Five seconds of a face that sways, with the noise of a camera, at ten frames a second."""
-    rng, still = np.random.default_rng(0), picture()
+    rng, still = np.random.default_rng(0), photograph()
     frames = []
     for number in range(50):
         shift = round(12 * np.sin(2 * np.pi * number / 25)), round(4 * np.sin(2 * np.pi * number / 10))

@@ -24,7 +24,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from encoders import picture
+from encoders import photograph
 from running import Observer, Settings, in_a_process_each, in_one_process
 from spoken import Speech, Turn, spoken
 
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="of the dialogue of 12 turns (default: 5)")
     parser.add_argument("--whisper", nargs="+", choices=("demo", "tiny.en"), default=["demo", "tiny.en"])
     parser.add_argument("--processes", nargs="+", choices=("one", "each"), default=["one", "each"])
-    parser.add_argument("--camera", action="store_true", help="also show a face, 10 pictures a second")
+    parser.add_argument("--camera", action="store_true", help="also show a face, 10 images a second")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
     arguments = parser.parse_args()
     listener = Listener()
@@ -210,7 +210,7 @@ def main() -> None:
         face = None
         if arguments.camera:
             face = Path(folder) / "face.png"
-            cv2.imwrite(str(face), picture())
+            cv2.imwrite(str(face), photograph())
         for whisper in arguments.whisper:
             model = str(DEMO_WHISPER)
             if whisper == "tiny.en":

@@ -76,7 +76,7 @@ PEER = {
         "pre_recording_buffer_duration": 0.3,
     },
 }
-#: Parameters of the nodes that are not as installed: the same pause and decoding as there, and no pictures.
+#: Parameters of the nodes that are not as installed: the same pause and decoding as there, and no images.
 OURS: dict[str, dict[str, Any]] = {
     "media": {"realtime": True, "video_rate": 0.0},
     "utterance": {"hangover": PAUSE},

@@ -1,4 +1,4 @@
-"""A picture of the estimates of files over time. It needs matplotlib, which the ``train`` extra brings."""
+"""A plot of the estimates of files over time. It needs matplotlib, which the ``train`` extra brings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from synctva_ros.apps.view import shortened
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Colours that colour-blind people can tell apart (Okabe and Ito), the same in every picture.
+#: Colours that colour-blind people can tell apart (Okabe and Ito), the same in every plot.
 COLOURS = {
     "neutral": "#b8bcc0",
     "joy": "#f0e442",
@@ -26,11 +26,11 @@ COLOURS = {
 OTHER = ("#e69f00", "#7f5539", "#5e548e", "#8ac926", "#ff99c8", "#2b2d42")
 INK, FAINT = "#1c2126", "#5b6670"
 SUFFIXES = (".png", ".svg")
-#: So many of each are readable; the picture says how many more there are.
+#: So many of each are readable; the plot says how many more there are.
 MAX_CLIPS = 12
 MAX_UTTERANCES = 30
-MAX_PICTURES = 32
-PICTURES_A_ROW = 8
+MAX_IMAGES = 32
+IMAGES_A_ROW = 8
 WIDTH = 10.0  # inches
 LABEL = 0.085  # share of the width that the label of an utterance takes
 
@@ -53,7 +53,7 @@ def check_timeline(path: Path) -> None:
 
 
 def draw_timeline(emotions: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw one panel per clip, and the still pictures side by side, and write the picture to ``path``.
+    """Draw one panel per clip, and the still images side by side, and write the plot to ``path``.
 
     A bar stands over the time from start to end of an utterance; its parts are the probabilities of the classes, its
     label the likeliest class. Uncertain ones are hatched.
@@ -74,8 +74,8 @@ def draw_timeline(emotions: Sequence[dict[str, Any]], path: Path) -> None:
     files = [list(found) for _, found in groupby(emotions, key=lambda emotion: emotion["file"])]
     clips = [found for found in files if _end(found)]
     stills = [found[0] for found in files if not _end(found)]
-    firsts = range(0, min(len(stills), MAX_PICTURES), PICTURES_A_ROW)
-    rows = [stills[first : first + PICTURES_A_ROW] for first in firsts]
+    firsts = range(0, min(len(stills), MAX_IMAGES), IMAGES_A_ROW)
+    rows = [stills[first : first + IMAGES_A_ROW] for first in firsts]
     panels = len(clips[:MAX_CLIPS]) + len(rows)
     style = {
         "font.size": 9,
@@ -97,7 +97,7 @@ def draw_timeline(emotions: Sequence[dict[str, Any]], path: Path) -> None:
         for panel, clip in zip(axes, clips[:MAX_CLIPS], strict=False):
             _draw_clip(panel, clip)
         for number, row in enumerate(rows):
-            _draw_stills(axes[number - len(rows)], row, "" if number else "still pictures")
+            _draw_stills(axes[number - len(rows)], row, "" if number else "still images")
         colours = {name: colour for emotion in emotions for name, colour in _colours(emotion["labels"]).items()}
         handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
         if any(emotion["status"] == "UNCERTAIN" for emotion in emotions):
@@ -105,7 +105,7 @@ def draw_timeline(emotions: Sequence[dict[str, Any]], path: Path) -> None:
         figure.legend(handles=handles, loc="outside upper center", ncols=8, frameon=False, handlelength=1.2)
         hidden = [
             f"{count} more {what}"
-            for count, what in ((len(clips) - MAX_CLIPS, "clips"), (len(stills) - MAX_PICTURES, "pictures"))
+            for count, what in ((len(clips) - MAX_CLIPS, "clips"), (len(stills) - MAX_IMAGES, "images"))
             if count > 0
         ]
         if hidden:
@@ -145,7 +145,7 @@ def _draw_stills(axes: Axes, emotions: Sequence[dict[str, Any]], title: str) -> 
     for place, emotion in enumerate(emotions):
         _bar(axes, emotion, place - 0.4, 0.8)
         axes.text(place, 1.06, _label(emotion), ha="center", va="bottom", fontsize=8)
-    axes.set(xlim=(-0.5, PICTURES_A_ROW - 0.5), ylim=(0, 1.26))
+    axes.set(xlim=(-0.5, IMAGES_A_ROW - 0.5), ylim=(0, 1.26))
     axes.set_xticks(range(len(emotions)), [shortened(emotion["file"], 18) for emotion in emotions], fontsize=7)
     _finish(axes, title)
 

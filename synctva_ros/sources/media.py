@@ -39,7 +39,7 @@ BACK = 0.5
 LEAP = 10.0
 #: A file that ends this much before the length that it announces is not whole [s].
 MISSING = 1.0
-#: FFmpeg takes plain text and arbitrary bytes for pictures of a terminal.
+#: FFmpeg takes plain text and arbitrary bytes for images of a terminal.
 NOT_VIDEO = ("ansi", "bintext", "idf", "xbin")
 #: Formats that do not announce their length: FFmpeg guesses it from the bit rate, or from the last time in the file.
 NO_LENGTH = frozenset(

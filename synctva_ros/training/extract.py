@@ -47,7 +47,7 @@ class TableRow:
 
     @property
     def clip(self) -> str:
-        """Name of the file with its sound and pictures."""
+        """Name of the file with its sound and images."""
         return f"dia{self.dialogue}_utt{self.utterance}.mp4"
 
 

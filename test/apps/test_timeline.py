@@ -48,7 +48,7 @@ def test_files_labels_and_times_are_written(tmp_path: Path) -> None:
         path,
     )
     text = texts(path)
-    for part in ("in/talk $1$.wav", "anger 70%", "fear? 25%", "joy 50%", "in/face.png", "still pictures", "uncertain"):
+    for part in ("in/talk $1$.wav", "anger 70%", "fear? 25%", "joy 50%", "in/face.png", "still images", "uncertain"):
         assert f"<!-- {part} -->" in text, part
     assert all(colour in text for colour in COLOURS.values())
     assert "not shown" not in text
@@ -59,9 +59,9 @@ def test_files_labels_and_times_are_written(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "t.svg"
     clips = [emotion(f"{number}.wav", 0, 2) for number in range(timeline.MAX_CLIPS + 3)]
-    pictures = [emotion(f"{number}.png") for number in range(timeline.MAX_PICTURES + 5)]
-    draw_timeline(clips + pictures, path)
-    assert "not shown: 3 more clips and 5 more pictures" in texts(path)
+    images = [emotion(f"{number}.png") for number in range(timeline.MAX_IMAGES + 5)]
+    draw_timeline(clips + images, path)
+    assert "not shown: 3 more clips and 5 more images" in texts(path)
     turns = timeline.MAX_UTTERANCES + 10
     draw_timeline([emotion("long.wav", 3 * turn, 3 * turn + 2) for turn in range(turns)], path)
     assert f"long.wav  (the first {timeline.MAX_UTTERANCES} of {turns} utterances)" in texts(path)
@@ -97,7 +97,7 @@ def test_labels_of_close_utterances_do_not_cover_each_other() -> None:
     assert max(y for _, y in places) < axes.get_ylim()[1]
 
 
-def test_pictures_and_nothing_at_all_are_drawn(tmp_path: Path) -> None:
+def test_images_and_nothing_at_all_are_drawn(tmp_path: Path) -> None:
     for emotions in ([], [emotion("a.png")], [emotion("a.wav", 0, 1)]):
         draw_timeline(emotions, tmp_path / "t.PNG")
         assert (tmp_path / "t.PNG").read_bytes().startswith(b"\x89PNG")
