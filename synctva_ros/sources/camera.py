@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ import numpy as np
 from synctva_ros import config
 from synctva_ros.events import Image, ImageArray
 from synctva_ros.sources.device import Backoff, Device
+
+#: A camera in the network that does not answer, or stops sending, is given up after this time [s].
+ANSWER_AFTER = 5.0
 
 
 @dataclass
@@ -58,36 +62,45 @@ class Camera(Device):
     def _period(self) -> float:
         return 1.0 / self._config.rate
 
-    def _run(self) -> None:
+    def _run(self, stop: threading.Event) -> None:
         import cv2
 
-        backoff = Backoff(self._stop)
+        backoff = Backoff(stop)
         still = cv2.imread(str(self._device)) if self._is_file and cv2.haveImageReader(str(self._device)) else None
-        while not self._stop.is_set():
+        while not stop.is_set():
             if still is not None:
                 self.connected = True
                 self._give(np.asarray(still, np.uint8))
-                self._stop.wait(self._period)
+                stop.wait(self._period)
                 continue
-            capture = cv2.VideoCapture(self._device)
+            capture = self._open()
             try:
-                given = self._read(capture, backoff)
+                given = self._read(capture, backoff, stop)
             finally:
                 capture.release()
-            if self._stop.is_set() or (self._is_file and given):
+            if stop.is_set() or (self._is_file and given):
                 continue
             self.connected = False
             self.counters.reconnects += 1
             what = "was lost" if given else "cannot be opened"
             self._warn(f"camera {self._device!r} {what}; next attempt in {backoff.seconds:g} s")
             backoff.wait()
-        self.connected = False
 
-    def _read(self, capture: Any, backoff: Backoff) -> bool:
+    def _open(self) -> Any:
+        import cv2
+
+        if "://" not in str(self._device):
+            return cv2.VideoCapture(self._device)
+        wait = round(1000 * ANSWER_AFTER)  # else OpenCV waits for half a minute
+        return cv2.VideoCapture(
+            self._device, cv2.CAP_ANY, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, wait, cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait]
+        )
+
+    def _read(self, capture: Any, backoff: Backoff, stop: threading.Event) -> bool:
         """Give images on until there are none; return whether there was one."""
         import cv2
 
-        if not capture.isOpened():
+        if stop.is_set() or not capture.isOpened():
             return False
         if self._config.width and self._config.height:
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, self._config.width)
@@ -96,7 +109,7 @@ class Camera(Device):
         file_period = 1.0 / (capture.get(cv2.CAP_PROP_FPS) or 25.0) if self._is_file else 0.0
         given = False
         next_due = next_frame = time.monotonic()
-        while not self._stop.is_set() and capture.grab():
+        while not stop.is_set() and capture.grab() and not stop.is_set():
             now = time.monotonic()
             if now >= next_due:
                 ok, image = capture.retrieve()
@@ -111,7 +124,7 @@ class Camera(Device):
                 next_due = max(next_due + self._period, now)
             if file_period:
                 next_frame = max(next_frame + file_period, now)  # decoding takes a part of the period
-                self._stop.wait(next_frame - time.monotonic())
+                stop.wait(next_frame - time.monotonic())
         return given
 
     def _give(self, image: ImageArray) -> None:

@@ -6,6 +6,9 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+#: A driver that does not come back within this time is left alone when the device is stopped [s].
+PATIENCE = 2.0
+
 
 class Backoff:
     """Waits ``first`` seconds, then twice as long each time, up to ``longest``; a success starts over."""
@@ -52,17 +55,18 @@ class Device(ABC):
 
     def start(self) -> None:
         """Begin to read; a device that is not there yet is tried again and again."""
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._stop = threading.Event()  # its own: what hangs from before must not come to life again
+        self._thread = threading.Thread(target=self._run, args=(self._stop,), name=self._name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and close the device."""
+        """End the thread and close the device; if that hangs in its driver, it ends when the driver comes back."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(PATIENCE)
             self._thread = None
+        self.connected = False
 
     @abstractmethod
-    def _run(self) -> None:
-        """Read until ``_stop`` is set."""
+    def _run(self, stop: threading.Event) -> None:
+        """Read until ``stop`` is set; nothing may be given or said after that."""

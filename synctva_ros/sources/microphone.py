@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from synctva_ros.sources.device import Backoff, Device
 SILENT_AFTER = 1.5
 #: An ADC time further away from now than this is not one [s]: some host APIs leave it 0.
 PLAUSIBLE = 2.0
+
+#: What PortAudio says of a rate that a device does not take.
+INVALID_RATE = "Invalid sample rate"
 
 
 class SourceError(RuntimeError):
@@ -102,10 +106,10 @@ class Microphone(Device):
         self._sequence = 0
         self.counters = MicrophoneCounters()
 
-    def _run(self) -> None:
-        backoff = Backoff(self._stop)
+    def _run(self, stop: threading.Event) -> None:
+        backoff = Backoff(stop)
         first = True
-        while not self._stop.is_set():
+        while not stop.is_set():
             try:
                 if not first:
                     # PortAudio lists the devices once; only a restart sees one that was plugged in again.
@@ -113,17 +117,38 @@ class Microphone(Device):
                         self._sounddevice._terminate()
                     self._sounddevice._initialize()
                 first = False
-                self._read(backoff)
+                self._read(backoff, stop)
             except (self._sounddevice.PortAudioError, ValueError) as error:
-                self.connected = False
-                if not self._stop.is_set():
+                if not stop.is_set():
+                    self.connected = False
+                    if self._takes_own_rate(error):
+                        continue
                     name = "default input" if self._device is None else self._device
-                    self._warn(f"microphone {name!r}: {error}; next attempt in {backoff.seconds:g} s")
+                    what = f"asked for {self._sample_rate} Hz, {self._channels} channel(s)"
+                    self._warn(f"microphone {name!r}: {error} ({what}); next attempt in {backoff.seconds:g} s")
                     self.counters.reconnects += 1
                     backoff.wait()
-        self.connected = False
 
-    def _read(self, backoff: Backoff) -> None:
+    def _takes_own_rate(self, error: Exception) -> bool:
+        """Whether the device refused the rate that was asked for and has one of its own, which is taken from now on."""
+        if INVALID_RATE not in str(error):
+            return False
+        try:
+            device = self._sounddevice.query_devices(self._device, "input")
+            own = round(device["default_samplerate"])
+        except (self._sounddevice.PortAudioError, ValueError):
+            return False
+        if own in (0, self._sample_rate):
+            return False
+        self._warn(
+            f"microphone {device['name']!r} does not take {self._sample_rate} Hz; its own {own} Hz are taken: set "
+            "microphone.sample_rate"
+        )
+        self._frames = max(round(self._frames * own / self._sample_rate), 1)
+        self._sample_rate = own
+        return True
+
+    def _read(self, backoff: Backoff, stop: threading.Event) -> None:
         stream_id = new_stream_id("m")
         self._sequence = 0
         while not self._queue.empty():
@@ -139,7 +164,7 @@ class Microphone(Device):
             sequence = -1
             last = time.monotonic()
             try:
-                while not self._stop.is_set():
+                while not stop.is_set():
                     try:
                         sequence, stamp, samples = self._queue.get(timeout=0.1)
                     except queue.Empty:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from itertools import pairwise
@@ -11,7 +12,7 @@ import pytest
 
 from synctva_ros import config
 from synctva_ros.events import NANOSECONDS
-from synctva_ros.sources import camera
+from synctva_ros.sources import camera, device
 from synctva_ros.sources.camera import Camera
 from synctva_ros.sources.device import Backoff
 
@@ -124,6 +125,43 @@ def test_stop_is_quick_while_waiting_for_the_device(tmp_path, monkeypatch):
     made.start()
     until(lambda: reports)
     stop_quickly(made)
+
+
+def test_a_camera_in_the_network_that_never_answers_is_said_and_does_not_hold_up_the_end(monkeypatch, short_waits):
+    monkeypatch.setattr(camera, "ANSWER_AFTER", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it takes the connection and says nothing
+        made, images, reports = make(f"rtsp://127.0.0.1:{server.getsockname()[1]}/stream")
+        made.start()
+        until(lambda: reports)
+        assert "cannot be opened" in reports[0]
+        made.stop()
+    assert images == []
+
+
+def test_a_driver_that_hangs_is_left_alone_and_does_not_come_to_life_again(monkeypatch):
+    monkeypatch.setattr(device, "PATIENCE", 0.1)
+    hangs, opened = threading.Event(), threading.Event()
+
+    class Hanging(StubCapture):
+        def __init__(self, name):
+            super().__init__(name)
+            if not opened.is_set():
+                opened.set()
+                hangs.wait(10)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Hanging)
+    made, images, reports = make("0")
+    made.start()
+    until(opened.is_set)
+    begun = time.monotonic()
+    made.stop()
+    assert time.monotonic() - begun < 0.5
+    made.start()
+    until(lambda: len(images) >= 3)
+    hangs.set()
+    until(lambda: sum(thread.name == "camera" for thread in threading.enumerate()) == 1)
+    stop_quickly(made)
+    assert reports == ["camera 0 is open: 20x10"]
 
 
 def test_an_image_that_is_none_is_reported(tmp_path, short_waits):

@@ -85,8 +85,8 @@ class StubSoundDevice:
         self.restarts += 1
         self._initialized += 1
 
-    def query_devices(self, device):
-        return {"name": f"stub {device}"}
+    def query_devices(self, device, kind=None):
+        return {"name": f"stub {device}", "default_samplerate": 48000.0}
 
     def InputStream(self, **options):
         step = self.plan.pop(0) if self.plan else 10**9
@@ -222,6 +222,33 @@ def test_the_wait_grows_while_the_device_is_refused_and_starts_over_afterwards(m
     assert all(report.startswith("microphone 'USB': ") for report in reports if "next" in report)
     assert "Device unavailable" in reports[0]
     assert "No input device" in reports[1]
+
+
+def test_a_rate_that_the_device_does_not_take_gives_way_to_its_own(monkeypatch):
+    refused = PortAudioError("Error opening InputStream: Invalid sample rate")
+    module = StubSoundDevice([refused, 10**9])
+    mic, chunks, reports = make(monkeypatch, module, "USB")
+    mic.start()
+    until(lambda: chunks)
+    mic.stop()
+    assert [(options["samplerate"], options["blocksize"]) for _, options in module.opened] == [
+        (RATE, 480),
+        (48000, 1440),
+    ]
+    assert chunks[0].sample_rate == 48000
+    assert reports == [
+        "microphone 'stub USB' does not take 16000 Hz; its own 48000 Hz are taken: set microphone.sample_rate",
+        "microphone 'stub 3' is open: 48000 Hz, 1 channel(s)",
+    ]
+
+
+def test_a_rate_that_nothing_helps_with_is_mentioned(monkeypatch):
+    refused = PortAudioError("Error opening InputStream: Invalid sample rate")
+    mic, _, reports = make(monkeypatch, StubSoundDevice([refused] * 9), "USB")
+    mic.start()
+    until(lambda: len(reports) >= 3)
+    mic.stop()
+    assert "Invalid sample rate (asked for 48000 Hz, 1 channel(s)); next attempt" in reports[1]
 
 
 def test_portaudio_that_does_not_start_again_at_once_is_tried_again(monkeypatch):
