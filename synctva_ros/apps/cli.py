@@ -135,7 +135,10 @@ def _setting(text: str) -> tuple[str, str, Any]:
     node, dot, parameter = name.partition(".")
     if not (equals and dot and node and parameter):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form NODE.PARAMETER=VALUE (utterance.hangover=0.3)")
-    return node, parameter, yaml.safe_load(value) if value else ""  # YAML would make nothing of an empty text
+    read = yaml.safe_load(value) if value else ""  # YAML would make nothing of an empty text
+    kinds = {each.name: type(each.default) for each in NODES[node].params()} if node in NODES else {}
+    # A text may look like a number: that of a camera or a channel.
+    return node, parameter, value if kinds.get(parameter) is str and not isinstance(read, str) else read
 
 
 def run(arguments: argparse.Namespace, seen: list[dict[str, Any]] | None = None) -> int:

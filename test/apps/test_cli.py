@@ -62,6 +62,9 @@ def test_settings_are_read_as_yaml():
     assert cli._setting("faces.vision=false") == ("faces", "vision", False)
     assert cli._setting("transcriber.model=a=b.c") == ("transcriber", "model", "a=b.c")
     assert cli._setting("transcriber.model=") == ("transcriber", "model", "")
+    assert cli._setting("utterance.channel=0") == ("utterance", "channel", "0")
+    assert cli._setting("utterance.channel='0'") == ("utterance", "channel", "0")
+    assert cli._setting("camera.device=07") == ("camera", "device", "07")
     for wrong in ("hangover=0.3", "utterance.hangover", ".=1", "="):
         with pytest.raises(argparse.ArgumentTypeError, match=r"NODE\.PARAMETER=VALUE"):
             cli._setting(wrong)
