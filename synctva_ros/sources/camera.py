@@ -1,4 +1,4 @@
-"""A camera, a video or a still image through OpenCV's ``VideoCapture``."""
+"""A camera through OpenCV's ``VideoCapture``, or a video or a still image in its place."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 
 from synctva_ros import config
-from synctva_ros.events import Image, ImageArray
+from synctva_ros.events import NANOSECONDS, Image, ImageArray
 from synctva_ros.sources.device import Backoff, Device
+from synctva_ros.sources.media import MediaFile
+from synctva_ros.sources.microphone import SourceError
 
 #: A camera in the network that does not answer, or stops sending, is given up after this time [s].
 ANSWER_AFTER = 5.0
+#: No video is faster [Hz].
+MAX_RATE = 1000.0
 
 
 @dataclass
@@ -56,6 +60,7 @@ class Camera(Device):
         self._is_file = not device.isdigit() and Path(device).is_file()
         self._config = config
         self._on_image = on_image
+        self._said: set[str] = set()
         self.counters = CameraCounters()
 
     @property
@@ -66,25 +71,62 @@ class Camera(Device):
         import cv2
 
         backoff = Backoff(stop)
-        still = cv2.imread(str(self._device)) if self._is_file and cv2.haveImageReader(str(self._device)) else None
+        is_still = self._is_file and cv2.haveImageReader(str(self._device))
+        still = cv2.imread(str(self._device)) if is_still else None
         while not stop.is_set():
             if still is not None:
                 self.connected = True
                 self._give(np.asarray(still, np.uint8))
                 stop.wait(self._period)
                 continue
-            capture = self._open()
-            try:
-                given = self._read(capture, backoff, stop)
-            finally:
-                capture.release()
+            refused = f"camera {self._device!r} cannot be opened"
+            if self._is_file:
+                try:
+                    given = self._play(backoff, stop)
+                except SourceError as error:
+                    given, refused = False, str(error)
+            else:
+                capture = self._open()
+                try:
+                    given = self._read(capture, backoff, stop)
+                finally:
+                    capture.release()
             if stop.is_set() or (self._is_file and given):
                 continue
             self.connected = False
             self.counters.reconnects += 1
-            what = "was lost" if given else "cannot be opened"
-            self._warn(f"camera {self._device!r} {what}; next attempt in {backoff.seconds:g} s")
+            what = f"camera {self._device!r} was lost" if given else refused
+            self._warn(f"{what}; next attempt in {backoff.seconds:g} s")
             backoff.wait()
+
+    def _play(self, backoff: Backoff, stop: threading.Event) -> bool:
+        """Give the images of a video on at its own speed; return whether there was one."""
+        media = MediaFile(str(self._device), video_rate=MAX_RATE, warn=self._say_once, needs_sound=False)
+        begun = next_due = time.monotonic()
+        length = 0.0  # of the images so far, each as long as the one before [s]
+        last = -1.0
+        for image in media.images(0):
+            at = image.stamp / NANOSECONDS
+            length, last = at + (at - last if last >= 0.0 else 1.0 / 25.0), at
+            if stop.wait(begun + at - time.monotonic()):
+                return True
+            if begun + at >= next_due - 1e-3:
+                self._opened(image.pixels, backoff)
+                self._give(image.pixels)
+                next_due = max(next_due + self._period, begun + at)
+        stop.wait(begun + length - time.monotonic())
+        return last >= 0.0
+
+    def _say_once(self, sentence: str) -> None:
+        if sentence not in self._said:  # a video is repeated
+            self._said.add(sentence)
+            self._warn(sentence)
+
+    def _opened(self, image: ImageArray, backoff: Backoff) -> None:
+        if not self.connected:
+            self.connected = True
+            backoff.reset()
+            self._log(f"camera {self._device!r} is open: {image.shape[1]}x{image.shape[0]}")
 
     def _open(self) -> Any:
         import cv2
@@ -105,26 +147,18 @@ class Camera(Device):
         if self._config.width and self._config.height:
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, self._config.width)
             capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self._config.height)
-        # A file must be slowed down to its own speed; a camera is as fast as it is.
-        file_period = 1.0 / (capture.get(cv2.CAP_PROP_FPS) or 25.0) if self._is_file else 0.0
         given = False
-        next_due = next_frame = time.monotonic()
+        next_due = time.monotonic()
         while not stop.is_set() and capture.grab() and not stop.is_set():
             now = time.monotonic()
             if now >= next_due:
                 ok, image = capture.retrieve()
                 if not ok:
                     break
-                if not self.connected:
-                    self.connected = True
-                    backoff.reset()
-                    self._log(f"camera {self._device!r} is open: {image.shape[1]}x{image.shape[0]}")
+                self._opened(image, backoff)
                 self._give(image)
                 given = True
                 next_due = max(next_due + self._period, now)
-            if file_period:
-                next_frame = max(next_frame + file_period, now)  # decoding takes a part of the period
-                stop.wait(next_frame - time.monotonic())
         return given
 
     def _give(self, image: ImageArray) -> None:

@@ -297,6 +297,10 @@ class MediaFile:
         if last is not None:
             yield last
 
+    def images(self, origin: int) -> Iterator[Image]:
+        """Yield the images alone, as ``play`` does."""
+        return self._video(origin) if self.has_video and self._video_rate > 0 else iter(())
+
     def _audio(self, origin: int) -> Iterator[AudioChunk]:
         clock, damage = _Clock(self._start, self._may_leap), _Damage()
         chunks = _Chunks(self.stream_id, self._frame_id, self._chunk, origin)

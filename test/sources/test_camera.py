@@ -99,6 +99,24 @@ def test_a_video_is_played_at_its_own_speed_and_again_from_its_start(video):
     assert made.counters.reconnects == 0
 
 
+def test_a_video_is_seen_as_a_player_shows_it(tmp_path):
+    av = pytest.importorskip("av")
+    path = tmp_path / "2024-08-20T13:28:35Z.mkv"
+    with av.open(f"file:{path}", "w") as out:
+        stream = out.add_stream("mpeg4", rate=50, width=WIDTH, height=HEIGHT, pix_fmt="yuv420p")
+        stream.codec_context.sample_aspect_ratio = 2
+        for _ in range(5):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8), format="bgr24")))
+        out.mux(stream.encode())
+    made, images, reports = make(path)
+    made.start()
+    until(lambda: len(images) >= 12)
+    stop_quickly(made)
+    assert images[0].pixels.shape == (HEIGHT, 2 * WIDTH, 3)
+    assert len(reports) == 1
+    assert f"{2 * WIDTH}x{HEIGHT}" in reports[0]
+
+
 def test_of_a_fast_video_no_more_images_are_given_on_than_asked_for(video):
     made, images, _ = make(video, rate=10.0)
     made.start()
