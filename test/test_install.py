@@ -72,7 +72,7 @@ def fields_of(name: str) -> tuple[dict[str, str], dict[str, int]]:
             constants[constant] = int(value)
             continue
         element, size = re.fullmatch(r"([\w/]+)(?:\[(\d*)\])?", kind).groups()
-        element = PRIMITIVES.get(element, element)
+        element = f"synctva_ros/{element}" if element in MESSAGES else PRIMITIVES.get(element, element)
         fields[field] = element if size is None else f"sequence<{element}>" if size == "" else f"{element}[{size}]"
     return fields, constants
 
