@@ -92,8 +92,9 @@ def writing(path: str | PurePath) -> Iterator[None]:
         raise  # whoever read it has had enough
     except OSError as error:
         reason = error.strerror or error
-        remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see to it"
-        raise OSError(f"{shown(path)}: it cannot be written ({reason}); {remedy}, or name another file") from error
+        remedies = {errno.ENOSPC: "make room, or ", errno.EDQUOT: "make room, or ", errno.ENOENT: "make its folder, or "}
+        remedy = remedies.get(error.errno or 0, "") + "name another file"
+        raise OSError(f"{shown(path)}: it cannot be written ({reason}); {remedy}") from error
 
 
 class LineWriter:

@@ -452,7 +452,7 @@ class TestCommand:
             (["in"], "there are no media files or pictures in"),
             (["in/a.wav", "--plot", "t.pdf"], "choose such a name"),
             (["in/a.wav", "--transcripts", "t.csv"], "t.csv, line 2: the row has 3 cells"),
-            (["in/a.wav", "--json", "no/r.jsonl"], "No such file or directory: 'no/r.jsonl'"),
+            (["in/a.wav", "--json", "no/r.jsonl"], "no/r.jsonl: it cannot be written"),
             (["in/a.wav", "--weights", "no"], "no"),
             (["in/a.wav", "--face-detector", "no.onnx"], "no file no.onnx"),
         ],

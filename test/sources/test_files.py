@@ -104,7 +104,7 @@ def test_errors_of_writing_name_the_file(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match=r"/dev/full: it cannot be written \(No space left on device\); make room"):
         write()
-    with pytest.raises(OSError, match=r"no/a\.jsonl: it cannot be written \(No such file or directory\); see to it"):
+    with pytest.raises(OSError, match=r"no/a\.jsonl: it cannot be written \(No such file or directory\); make its"):
         LineWriter(tmp_path / "no/a.jsonl")
     with pytest.raises(BrokenPipeError), writing(tmp_path):
         raise BrokenPipeError
