@@ -92,7 +92,8 @@ def writing(path: str | PurePath) -> Iterator[None]:
         raise  # whoever read it has had enough
     except OSError as error:
         reason = error.strerror or error
-        remedies = {errno.ENOSPC: "make room, or ", errno.EDQUOT: "make room, or ", errno.ENOENT: "make its folder, or "}
+        remedies = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, or ")
+        remedies[errno.ENOENT] = "make its folder, or "
         remedy = remedies.get(error.errno or 0, "") + "name another file"
         raise OSError(f"{shown(path)}: it cannot be written ({reason}); {remedy}") from error
 
