@@ -23,12 +23,16 @@ HERE = Path(__file__).parents[1]
 #: Words that have changed between versions, so that the rows are still matched.
 SYNONYMS = {"pictures": "images", "whole talk": "whole dialogue"}
 
+#: Numbers that say what a row is of.
+LABELS = ("count", "speculate")
+
 
 def run(checkout: Path, script: str, options: list[str], file: Path) -> list[dict[str, Any]]:
     """The rows of a benchmark of a checkout."""
     command = [str(checkout / ".venv/bin/python"), str(checkout / "benchmark" / script), *options, "--json", str(file)]
     subprocess.run(command, check=True, cwd=checkout, stdout=subprocess.DEVNULL)
-    rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    written: Any = json.loads(file.read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = written["rows"] if isinstance(written, dict) else written
     return rows
 
 
@@ -36,9 +40,9 @@ def figures(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
     """Each number by its row, named by the texts in it, and its column."""
     found: dict[tuple[str, str], float] = {}
     for row in rows:
-        name = ", ".join(str(value) for value in row.values() if isinstance(value, str))
+        name = ", ".join(str(value) for key, value in row.items() if isinstance(value, str) or key in LABELS)
         for column, value in row.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
+            if isinstance(value, int | float) and not isinstance(value, bool) and column not in LABELS:
                 found[common(name), common(column)] = float(value)
     return found
 
