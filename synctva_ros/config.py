@@ -7,8 +7,9 @@ their values from it.
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ Value = bool | int | float | str
 Overrides = dict[str, dict[str, Value]]
 #: The closed-set recogniser of the demo and the tests.
 DEMO_WHISPER = Path(__file__).parent / "weights" / "whisper_demo"
+#: What counts as a truth value, for ROS too.
+TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Param:
         kind = type(self.default)
         if type(value) is not kind:
             hint = f"; write {value}.0" if kind is float and type(value) is int else ""
-            hint = f"; write it in quotes: '{value}'" if kind is str and type(value) is int else hint
+            if kind is str and type(value) in (bool, int, float):
+                hint = "; write it in quotes" + (f": '{value}'" if type(value) is int else "")
             return f"{value!r} is not of type {kind.__name__}{hint}"
         if self.choices and value not in self.choices:
             return f"{value!r} is not one of: {', '.join(map(repr, self.choices))}"
@@ -46,6 +50,19 @@ class Param:
             is_allowed = math.isfinite(value) and self.low <= value <= self.high
             return "" if is_allowed else f"{value!r} is not from {self.low:g} to {self.high:g}"
         return ""
+
+    def read(self, text: str) -> Value:
+        """The value that somebody typed, of the parameter's type; the text itself where it is none of that type."""
+        kind = type(self.default)
+        if kind is bool:
+            return TRUTH.get(text.lower(), text)
+        if kind is str:
+            is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+            return text[1:-1] if is_quoted else text
+        try:
+            return kind(text)
+        except ValueError:
+            return text
 
 
 def param(
@@ -291,6 +308,27 @@ NODES: dict[str, type[NodeConfig]] = {
     "features": Fusion,
     "emotion": Dialogue,
 }
+#: Parameters that ROS gives every node.
+ANY_NODE = (Param("use_sim_time", False, "Take the time from /clock"),)
+
+
+def find_param(node: str, name: str) -> Param:
+    """A parameter by its node and name.
+
+    Raises:
+        ValueError: there is none; the sentence names the nearest one.
+    """
+    if node not in NODES:
+        raise ValueError(f"there is no node {node!r}; {_nearest(node, NODES)}")
+    params = {param.name: param for param in (*NODES[node].params(), *ANY_NODE)}
+    if name not in params:
+        raise ValueError(f"the node {node!r} has no parameter {name!r}; {_nearest(name, params)}")
+    return params[name]
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, words := list(words), 1)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(words)}"
 
 
 @dataclass(frozen=True)
@@ -369,4 +407,25 @@ def plan(
             nodes["media"]["video_rate"] = 0.0  # two sources of images would fight, and this one was asked for
     elif microphone is not None:
         nodes["microphone"] = {"device": microphone} if microphone else {}
+    return nodes
+
+
+def with_settings(nodes: Overrides, settings: Iterable[tuple[str, str, str]]) -> Overrides:
+    """Parameters by node, and those that ``--set`` names: node, parameter and what was typed for its value.
+
+    Raises:
+        ValueError: there is no such node or parameter, or the value is none for it; the sentence says which.
+    """
+    for node, name, text in settings:
+        try:
+            param = find_param(node, name)
+            value = param.read(text)
+            problem = param.problem(value)
+            if not problem and node not in nodes:
+                problem = f"the node {node!r} is not part of this run"
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            raise ValueError(f"--set {node}.{name}: {problem}")
+        nodes[node][name] = value
     return nodes

@@ -25,6 +25,17 @@ MODALITIES = ("words", "voice", "face")
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Tell the caller; rich itself would end the thread that prints."""
+        raise BrokenPipeError
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """Where people read; raises ``BrokenPipeError`` when they have gone."""
+    return _Console(stderr=stderr, highlight=False)
+
+
 def bar(share: float) -> str:
     """A bar for a share in [0, 1], fine to an eighth of a character."""
     eighths = round(min(max(share, 0.0), 1.0) * BAR * 8)

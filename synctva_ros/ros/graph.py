@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections import deque
@@ -15,11 +16,13 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
 
 from synctva_ros import msg
 from synctva_ros.config import Overrides
 from synctva_ros.events import Emotion, EndOfStream, Utterance
 from synctva_ros.ros.convert import from_msg
+from synctva_ros.ros.environment import check_environment, taken, wait_for_others
 from synctva_ros.ros.node import QOS_RESULT, PerceptionNode
 from synctva_ros.ros.stages import StageNode
 
@@ -51,12 +54,17 @@ class Graph:
     callback, and every node has a dozen services that nobody calls: with one executor for all of them, each chunk of
     sound would pay for those of all nodes.
 
+    With ``ROS_AUTOMATIC_DISCOVERY_RANGE=OFF`` in the environment it is alone: its nodes still find each other.
+
     Args:
         nodes: their names, from the end of the street back to its sources (who listens must be there before who
             speaks), each with the parameters that win over the file; see ``config.plan``.
         config: YAML file of parameters.
         on_emotion: called with each answer.
         namespace: of all nodes.
+
+    Raises:
+        ValueError: the namespace is none, or ROS cannot work in this environment.
 
     """
 
@@ -70,7 +78,10 @@ class Graph:
         arguments = ["--ros-args", "--log-level", "rcl:=error"]
         if config is not None:
             arguments += ["--params-file", str(config)]
-        rclpy.init(args=arguments)
+        check_environment()
+        # rclpy's own handlers would end the context at once: signals are for whoever builds the graph.
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+        self._namespace = namespace
         self._on_emotion = on_emotion
         self._open: dict[str, None] = {}  # utterances that wait for their final answer
         self._ended: deque[str] = deque(maxlen=8)  # streams
@@ -79,6 +90,10 @@ class Graph:
         #: Of the node that listens to the answers; others that belong to the graph can be added to it.
         self.executor = SingleThreadedExecutor()
         self._executors = {"listener": self.executor}
+        self._listener = Node("synctva_listener", namespace=namespace)
+        self._listener.create_subscription(msg.Emotion, "emotion", self._listen, QOS_RESULT)
+        self.executor.add_node(self._listener)
+        self._born = time.monotonic()
         for name, values in nodes.items():
             parameters = [Parameter(key, value=value) for key, value in values.items()]
             self.nodes[name] = create_node(name, namespace=namespace, parameter_overrides=parameters)
@@ -87,9 +102,6 @@ class Graph:
         turns = self.nodes["utterance"]
         assert isinstance(turns, StageNode)
         turns.watchers.append(self._watch)
-        self._listener = Node("synctva_listener", namespace=namespace)
-        self._listener.create_subscription(msg.Emotion, "emotion", self._listen, QOS_RESULT)
-        self.executor.add_node(self._listener)
         self._spinners = [
             threading.Thread(target=self._spin, args=(executor,), name=f"{name} executor", daemon=True)
             for name, executor in self._executors.items()
@@ -99,9 +111,14 @@ class Graph:
         """Configure all nodes, the sources first (a bad file is told before models are loaded), then activate them.
 
         Raises:
-            GraphError: a node refused; its log says why.
+            GraphError: a node refused; its log says why. Or one of these nodes is running already.
 
         """
+        if os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") != "OFF":
+            # Two graphs on the same topics would answer each other's utterances.
+            other = wait_for_others(self._listener, self.nodes, self._namespace, 1, self._born)
+            if other:
+                raise GraphError(taken(other, "--namespace NAME"))
         for name, node in reversed(self.nodes.items()):
             if node.trigger_configure() != TransitionCallbackReturn.SUCCESS:
                 raise GraphError(f"{name}: {node.refusal or 'could not be configured'}")

@@ -23,6 +23,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.signals import SignalHandlerOptions
 
 from synctva_ros.config import NODES, Param
+from synctva_ros.ros.environment import check_environment
 
 #: Sound: reliable. A source must never be stopped by a slow subscriber, so it keeps the last chunks only; a consumer
 #: keeps all, so nothing is overwritten before it was taken.
@@ -331,9 +332,10 @@ class PerceptionNode(LifecycleNode):
 def run_node(build: Callable[[], PerceptionNode], args: Sequence[str] | None = None) -> None:
     """Spin one node until it is told to stop."""
     try:
+        check_environment()
         # rclpy's own signal handlers end the context at once: what is being said could not be published any more.
         rclpy.init(args=list(args) if args is not None else sys.argv, signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:  # a parameter file that is no such file, --ros-args that are none
+    except (RuntimeError, ValueError) as error:  # a parameter file that is no such file, --ros-args that are none
         sys.exit(f"not started: {error}")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -6,10 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from synctva_ros.sources.files import writing
 
 if TYPE_CHECKING:
     from synctva_ros.training.recipe import Recipe
@@ -18,18 +17,25 @@ _CORPORA = "meld, iemocap, emorynlp or dailydialog"
 
 
 def add_commands(commands: Any) -> None:
-    """Add the commands to what ``ArgumentParser.add_subparsers`` returned; each sets ``handler``."""
+    """Add the commands to what ``ArgumentParser.add_subparsers`` returned.
+
+    Each sets ``handler``, which returns the exit status and raises what there is to be said.
+    """
     train = commands.add_parser(
         "train",
         help="train a network on a corpus of dialogues",
         description="Train one network for each seed. Finished seeds are kept, an unfinished one goes on where it was "
         "interrupted. The epoch is chosen on the validation split.",
+        epilog="Example: synctva train --data DIR --corpus meld --out RUN --context full --seeds 1,2,3",
     )
     _add_training(train)
-    train.set_defaults(handler=_train)
+    train.set_defaults(handler=partial(_run, _train))
 
     evaluate = commands.add_parser(
-        "evaluate", help="score a trained network", description="Score all seeds of a run folder on a split."
+        "evaluate",
+        help="score a trained network",
+        description="Score all seeds of a run folder on a split.",
+        epilog="Example: synctva evaluate --run RUN --data DIR --corpus meld --split valid --report scores.html",
     )
     evaluate.add_argument(
         "--run", type=Path, required=True, metavar="DIR", help="folder that synctva train wrote, or one with weights"
@@ -42,13 +48,14 @@ def add_commands(commands: Any) -> None:
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     evaluate.add_argument("--report", type=Path, metavar="FILE", help="write a page with plots here (HTML)")
     evaluate.add_argument("--modalities", metavar="LETTERS", help="only these of those trained on: t, a, v")
-    evaluate.set_defaults(handler=_evaluate)
+    evaluate.set_defaults(handler=partial(_run, _evaluate))
 
     score = commands.add_parser(
         "score",
         help="compare what synctva recognize wrote with the truth",
         description="How often the estimates are right, file by file. Of several utterances of a file the "
         "probabilities are averaged by duration; a file with a label but no utterance counts as wrong.",
+        epilog="Example: synctva score emotions.jsonl --labels labels.csv --report scores.html",
     )
     score.add_argument("recognised", type=Path, metavar="RECOGNISED.jsonl", help="what recognize --json wrote")
     score.add_argument(
@@ -60,21 +67,23 @@ def add_commands(commands: Any) -> None:
     )
     score.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     score.add_argument("--report", type=Path, metavar="FILE", help="write a page with plots here (HTML)")
-    score.set_defaults(handler=_score)
+    score.set_defaults(handler=partial(_run, _score))
 
     ablate = commands.add_parser(
         "ablate",
         help="what each part of the network is worth",
         description="Train the network without each of its parts and on each modality alone, and the references, and "
         "print one table of their scores on the validation split.",
+        epilog="Example: synctva ablate --data DIR --corpus meld --out ABLATION",
     )
     _add_training(ablate)
-    ablate.set_defaults(handler=_ablate)
+    ablate.set_defaults(handler=partial(_run, _ablate))
 
     extract = commands.add_parser(
         "extract",
         help="make a corpus of MELD's table and clips",
         description="Run the encoders of the live graph over MELD as its authors distribute it.",
+        epilog="Example: synctva extract --csv train_sent_emo.csv --clips train_splits --out DIR --split train",
     )
     extract.add_argument("--csv", metavar="FILE", type=Path, required=True, help="a table, as train_sent_emo.csv")
     extract.add_argument("--clips", metavar="DIR", type=Path, required=True, help="folder with dia0_utt0.mp4 and so on")
@@ -84,13 +93,14 @@ def add_commands(commands: Any) -> None:
     extract.add_argument(
         "--face-detector", metavar="FILE", default="", help="a YuNet ONNX file instead of the usual detector"
     )
-    extract.set_defaults(handler=_extract)
+    extract.set_defaults(handler=partial(_run, _extract))
 
     encoder = commands.add_parser(
         "train-encoder",
         help="train an encoder",
         description="audio: our voice network on RAVDESS, evaluated on held-out speakers. face: our face "
         "network on FER2013. text: MiniLM fine-tuned on DailyDialog and MELD, as a low-rank difference.",
+        epilog="Example: synctva train-encoder audio --data DIR --out VOICE --report voice.html",
     )
     encoder.add_argument("encoder", choices=("audio", "face", "text"), help="which one")
     encoder.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data")
@@ -98,7 +108,7 @@ def add_commands(commands: Any) -> None:
     encoder.add_argument("--epochs", type=int, metavar="N", help="of audio and face; default as the shipped ones")
     encoder.add_argument("--seed", type=int, default=0)
     encoder.add_argument("--report", type=Path, metavar="FILE", help="of audio and face: a page with plots (HTML)")
-    encoder.set_defaults(handler=_train_encoder)
+    encoder.set_defaults(handler=partial(_run, _train_encoder))
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -143,7 +153,25 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     return read_recipe(arguments.corpus) if (RECIPES / f"{arguments.corpus}.yaml").is_file() else Recipe()
 
 
+def _look_for(*paths: Path) -> None:
+    """Say that something is not there before PyTorch is loaded, which takes seconds; the rest is judged later.
+
+    Raises:
+        ValueError: the sentence says which.
+    """
+    for path in paths:
+        if not path.exists():
+            raise ValueError(f"{path}: there is no such file or folder")
+
+
+def _look_for_split(arguments: argparse.Namespace, split: str) -> None:
+    path = arguments.data / f"{arguments.corpus}_{split}.jsonl"
+    if arguments.corpus in _CORPORA.replace(" or", ",").split(", ") and not path.is_file():
+        raise ValueError(f"{path}: there is no such file; check the folder, the corpus and the split")
+
+
 def _train(arguments: argparse.Namespace) -> None:
+    _look_for_split(arguments, "train")
     from synctva_ros.training.trainer import train
 
     train(
@@ -160,12 +188,17 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _write_figures(figures: Any, path: Path) -> None:
+    from synctva_ros.sources.files import writing
+
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    if not arguments.run.is_dir():
+        raise ValueError(f"{arguments.run / 'run.json'} is missing: give a folder that synctva train wrote")
+    _look_for_split(arguments, arguments.split)
     from synctva_ros.training.evaluate import evaluate, print_scores, write_page
 
     found = evaluate(
@@ -200,6 +233,7 @@ def _score(arguments: argparse.Namespace) -> None:
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
+    _look_for_split(arguments, "train")
     from synctva_ros.training.ablate import ablate, write_table
 
     results = ablate(
@@ -218,6 +252,7 @@ def _ablate(arguments: argparse.Namespace) -> None:
 
 
 def _extract(arguments: argparse.Namespace) -> None:
+    _look_for(arguments.csv, arguments.clips)
     from synctva_ros.training.extract import extract_meld
 
     extract_meld(
@@ -231,6 +266,7 @@ def _extract(arguments: argparse.Namespace) -> None:
 
 
 def _train_encoder(arguments: argparse.Namespace) -> None:
+    _look_for(arguments.data)
     if arguments.encoder == "text":
         from synctva_ros.training.text_adapter import train_text_adapter
 
@@ -257,18 +293,14 @@ def _train_encoder(arguments: argparse.Namespace) -> None:
     )
 
 
-def run(handler: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
-    """Run a command; what was given wrongly ends in one sentence and status 1."""
+def _run(handler: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
+    """Run a command; what it raises says what else there is to know."""
     try:
         handler(arguments)
     except ImportError as error:
-        print(f"synctva: {error}; training needs more packages: pip install 'synctva-ros[train]'", file=sys.stderr)
-        return 1
-    except (OSError, ValueError) as error:
-        print(f"synctva: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        kept = "; the same command goes on from here" if handler in (_train, _ablate) else ""
-        print(f"\nsynctva: interrupted{kept}", file=sys.stderr)
-        return 130
+        raise ImportError(f"{error}; training needs more packages: pip install 'synctva-ros[train]'") from error
+    except KeyboardInterrupt as error:
+        if handler in (_train, _ablate):
+            error.add_note("the same command goes on from here")
+        raise
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,6 +95,7 @@ def test_which_recipe_is_taken(
 ) -> None:
     taken: list[Recipe] = []
     monkeypatch.setattr(trainer, "train", lambda data, name, out, given, **_: taken.append(given))
+    (tmp_path / f"{corpus}_train.jsonl").touch()
     line = ["train", "--data", str(tmp_path), "--corpus", corpus, "--out", str(tmp_path)]
     assert cli.main(line + (["--config", config] if config else [])) == 0
     assert taken == [read_recipe(recipe)]
@@ -181,7 +183,7 @@ def test_an_interruption_says_how_to_go_on(
 ) -> None:
     monkeypatch.setattr(module, command, interrupted)
     assert synctva(command, out=tmp_path / "out") == 130
-    assert capsys.readouterr().err == "\nsynctva: interrupted; the same command goes on from here\n"
+    assert capsys.readouterr().err == "synctva: interrupted; the same command goes on from here\n"
 
 
 def test_what_cannot_go_on_does_not_say_so(
@@ -189,7 +191,7 @@ def test_what_cannot_go_on_does_not_say_so(
 ) -> None:
     monkeypatch.setattr(text_adapter, "train_text_adapter", interrupted)
     assert cli.main(["train-encoder", "text", "--data", str(tmp_path), "--out", str(tmp_path)]) == 130
-    assert capsys.readouterr().err == "\nsynctva: interrupted\n"
+    assert capsys.readouterr().err == "synctva: interrupted\n"
 
 
 def test_a_missing_package_says_what_to_install(
@@ -212,9 +214,40 @@ def test_the_parser_loads_nothing_heavy() -> None:
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "ablate", "extract", "train-encoder"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "score", "ablate", "extract", "train-encoder"])
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main([command, "--help"])
     assert caught.value.code == 0
-    assert f"usage: synctva {command}" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"usage: synctva {command}" in shown
+    example = shown.rpartition("Example: synctva ")[2]
+    cli.parser().parse_args(example.split())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train --data no --corpus meld --out out",
+        "ablate --data no --corpus meld --out out",
+        "evaluate --run no --data no --corpus meld --split valid",
+        "extract --csv no --clips no --out out --split train",
+        "train-encoder audio --data no --out out",
+    ],
+)
+def test_what_is_missing_is_said_before_pytorch_is_loaded(line: str, tmp_path: Path) -> None:
+    program = (
+        "import sys; from synctva_ros.apps import cli; status = cli.main(sys.argv[1:]);"
+        "print(status, 'torch' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *line.split()],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert done.stdout == "1 False\n"
+    assert done.stderr.startswith("synctva: no")

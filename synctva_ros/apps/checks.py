@@ -1,0 +1,153 @@
+"""What can be said of a start before anything heavy is loaded: files, devices and libraries that are not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from synctva_ros.apps.ending import Failure
+from synctva_ros.config import NODES, Overrides
+from synctva_ros.weights import WEIGHTS
+
+_OWN = ("model.json", "model.safetensors")
+
+
+def check_nodes(nodes: Overrides) -> None:
+    """Look at what the nodes' parameters name.
+
+    Args:
+        nodes: each with the parameters that differ from the defaults.
+
+    Raises:
+        Failure, OSError: the sentence says what is missing and what to do.
+    """
+    configs: dict[str, Any] = {}
+    for node, given in nodes.items():
+        try:
+            configs[node] = NODES[node](**{name: value for name, value in given.items() if name != "use_sim_time"})
+        except ValueError as error:
+            raise Failure(f"{node}: {error}") from error
+    if "media" in configs:
+        check_file(Path(configs["media"].file), "--media")
+    if "camera" in configs:
+        check_camera(configs["camera"].device)
+    if "microphone" in configs:
+        check_microphone(configs["microphone"])
+    transcriber, emotion, features, faces = (
+        configs.get(node) for node in ("transcriber", "emotion", "features", "faces")
+    )
+    if transcriber is not None and transcriber.model and find_spec("faster_whisper") is None:
+        raise Failure("the recogniser of speech needs a package that is missing: pip install faster-whisper")
+    if emotion is not None:
+        check_weights(emotion.weights, "emotion.weights")
+    if features is not None and features.audio_encoder == "voice":
+        check_weights(features.audio_weights, "features.audio_weights")
+    if faces is not None and faces.vision:
+        if faces.face_encoder == "expression":
+            check_weights(faces.face_weights, "faces.face_weights")
+        detector = faces.face_detector
+        if detector not in ("", "haar", "whole-image") and not Path(detector).expanduser().is_file():
+            raise Failure(f"there is no file {detector} (faces.face_detector): give the path of a YuNet ONNX file")
+
+
+def check_file(path: Path, option: str) -> None:
+    """A file is there and may be read.
+
+    Raises:
+        Failure: it is not.
+    """
+    if path.is_dir():
+        raise Failure(f"{path} is a folder; give a file ({option})")
+    if not path.exists():
+        raise Failure(f"{path}: there is no such file ({option})")
+    if not os.access(path, os.R_OK):
+        raise Failure(f"{path}: you may not read this file ({option})")
+
+
+def check_output(path: Path) -> None:
+    """A file may be written; it is not touched.
+
+    Raises:
+        OSError: it may not.
+    """
+    from synctva_ros.sources.files import writing
+
+    number = 0
+    if path.is_dir():
+        number = errno.EISDIR
+    elif not path.parent.is_dir():
+        number = errno.ENOENT
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        number = errno.EACCES
+    with writing(path):
+        if number:
+            raise OSError(number, os.strerror(number))
+
+
+def check_weights(name: str, option: str) -> None:
+    """The files of weights are there; empty for those that come with the package.
+
+    Raises:
+        Failure: one of them is missing.
+    """
+    folder = WEIGHTS / name
+    if not (folder / _OWN[0]).is_file():
+        folder = Path(name).expanduser()
+    for part in _OWN if name else ():
+        if not (folder / part).is_file():
+            raise Failure(
+                f"{folder / part} is missing ({option}): give the name of weights that come with the package, or a "
+                f"folder with {' and '.join(_OWN)}"
+            )
+
+
+def check_camera(device: str) -> None:
+    """A camera, or a file in its place, is there; what comes over the network is not asked.
+
+    Raises:
+        Failure: it is not.
+    """
+    if "://" in device or "!" in device:  # a URL, a pipeline of GStreamer
+        return
+    if device.isdigit():
+        if sys.platform == "linux" and not Path(f"/dev/video{device}").exists():
+            others = sorted(Path("/dev").glob("video*"))
+            there = f"there are: {', '.join(map(str, others))}" if others else "no camera is connected"
+            raise Failure(f"camera {device}: there is no /dev/video{device}; {there}")
+    elif not Path(device).exists():
+        raise Failure(f"camera {device!r}: there is no such device or file")
+
+
+def check_microphone(config: Any) -> None:
+    """An input device is there, by what PortAudio lists.
+
+    Raises:
+        Failure: it is not, or PortAudio is missing.
+    """
+    from synctva_ros.sources.microphone import SourceError, load_sounddevice
+
+    try:
+        sounddevice = load_sounddevice()
+    except SourceError as error:
+        raise Failure(str(error)) from error
+    except ImportError as error:
+        raise Failure("the microphone needs a package that is missing: pip install sounddevice") from error
+    inputs = [f"{one['index']} {one['name']}" for one in sounddevice.query_devices() if one["max_input_channels"] > 0]
+    if not inputs:
+        raise Failure("there is no microphone on this machine; connect one, or play a file with --media FILE")
+    device = int(config.device) if config.device.isdigit() else config.device or None
+    try:
+        found = sounddevice.query_devices(device, "input")
+    except (sounddevice.PortAudioError, ValueError) as error:
+        name = "the default microphone" if device is None else f"microphone {config.device!r}"
+        reason = str(error).splitlines()[0]
+        raise Failure(f"{name} cannot be used ({reason}); there are: {', '.join(inputs)}") from error
+    if found["max_input_channels"] < config.channels:
+        raise Failure(
+            f"microphone {found['name']!r} has {found['max_input_channels']} channel(s), not {config.channels}; set "
+            "microphone.channels to what it has"
+        )
