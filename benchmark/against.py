@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,8 @@ HERE = Path(__file__).parents[1]
 #: Words that have changed between versions, so that the rows are still matched.
 SYNONYMS = {"pictures": "images", "whole talk": "whole dialogue"}
 
+#: What the start of Python sets for ROS from PyPI.
+ROS_WHEELS = ("LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE")
 #: Numbers that say what a row is of.
 LABELS = ("count", "speculate")
 
@@ -30,7 +33,9 @@ LABELS = ("count", "speculate")
 def run(checkout: Path, script: str, options: list[str], file: Path) -> list[dict[str, Any]]:
     """The rows of a benchmark of a checkout."""
     command = [str(checkout / ".venv/bin/python"), str(checkout / "benchmark" / script), *options, "--json", str(file)]
-    subprocess.run(command, check=True, cwd=checkout, stdout=subprocess.DEVNULL)
+    # The ROS wheels name their libraries' folder here, which would be this checkout's for the other one, too.
+    environment = {name: value for name, value in os.environ.items() if name not in ROS_WHEELS}
+    subprocess.run(command, check=True, cwd=checkout, stdout=subprocess.DEVNULL, env=environment)
     written: Any = json.loads(file.read_text(encoding="utf-8"))
     rows: list[dict[str, Any]] = written["rows"] if isinstance(written, dict) else written
     return rows
