@@ -414,8 +414,6 @@ class TestCommand:
         captured = capsys.readouterr()
         shown = captured.out.splitlines()  # a table, beside the file
         assert ["c.jpg" in line for line in shown] == [True, False, False]
-            "a table beside the file"
-        )
         names = [Path(json.loads(line)["file"]).name for line in out.read_text().splitlines()]
         assert names == ["c.jpg", "1.png", "2.png"], "a folder's own files, then those of the folders in it"
         errors = captured.err.splitlines()
