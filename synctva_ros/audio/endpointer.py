@@ -90,6 +90,11 @@ class Endpointer:
         return self._stream.counters if self._stream else StreamCounters()
 
     @property
+    def is_muted(self) -> bool:
+        """Whether there has been nothing but zeros for long."""
+        return self._stream is not None and self._stream.is_muted
+
+    @property
     def speaking(self) -> bool:
         """Whether someone is speaking."""
         return self._start is not None

@@ -251,6 +251,11 @@ class SampleStream:
         return self._orderer.has_had(sequence)
 
     @property
+    def is_muted(self) -> bool:
+        """Whether there has been nothing but zeros for long."""
+        return self._zeros >= DEAD_AFTER
+
+    @property
     def end(self) -> int | None:
         """Time at the source just after the newest sample [ns]; None before the first one."""
         return None if self._anchor is None else self.stamp_at(round(self._expected))

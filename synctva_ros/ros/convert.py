@@ -261,7 +261,8 @@ def decompressed(message: CompressedImage) -> ImageArray:
 def pixels(message: RosImage) -> ImageArray:
     """Turn an image of a usual encoding into BGR ``[h, w, 3]``, without cv_bridge.
 
-    Rows may be padded (``step``); 16-bit images keep their upper 8 bits. An image that is BGR already is a read-only
+    Rows may be padded (``step``). 16-bit images keep the upper 8 of the bits that are used: cameras of 10 or 12 bits
+    leave the others 0. An image that is BGR already is a read-only
     view of the message's data.
 
     Raises:
@@ -287,7 +288,7 @@ def pixels(message: RosImage) -> ImageArray:
     values = np.ascontiguousarray(rows).view(np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<"))
     values = values.reshape(height, width, channels)
     if kind == "u2":
-        values = (values >> 8).astype(np.uint8)
+        values = (values >> max(int(values.max()).bit_length() - 8, 0)).astype(np.uint8)
     if not conversion:
         return values
     import cv2

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as RosImage
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from synctva_ros import msg
-from synctva_ros.events import AudioChunk, Emotion, Faces, Features, Image, Reset, RobotSpeaking, Transcript, Utterance
+from synctva_ros.events import (
+    NANOSECONDS,
+    AudioChunk,
+    Emotion,
+    Faces,
+    Features,
+    Image,
+    Reset,
+    RobotSpeaking,
+    Transcript,
+    Utterance,
+)
 from synctva_ros.ros.convert import MESSAGES, from_msg, image_from_msg, speaking_from_msg, to_msg
 from synctva_ros.ros.node import (
     QOS_AUDIO_IN,
@@ -27,11 +39,21 @@ from synctva_ros.ros.node import (
     PerceptionNode,
 )
 from synctva_ros.street.pipeline import Host, Pipeline
-from synctva_ros.street.stage import Join
+from synctva_ros.street.stage import Join, State
 from synctva_ros.street.table import STREET, use_threads
 
 #: What has gone wrong stands on ``/diagnostics`` for so long [s]; the counts stay.
 RECENT = 60.0
+#: A topic may be without publishers for so long after a node was activated [s]: those that speak come up last.
+PATIENCE = 10.0
+#: What the street can do without.
+OPTIONAL = (Image, Faces, Transcript)
+#: What to do where nobody publishes.
+REMEDIES = {
+    AudioChunk: "start a microphone, or remap audio to the topic of your driver",
+    Image: "there are no faces without a camera; start one, or remap image (image_transport: compressed if it is)",
+}
+UPSTREAM = "is the node before this one active, in the same namespace and domain?"
 #: Whose warnings the node of the network says.
 NETWORK = "synctva_ros.network"
 
@@ -98,6 +120,10 @@ class StageNode(PerceptionNode):
         self._malformed = 0
         self._malformed_at = self._shed_at = float("-inf")  # when that happened last, on the steady clock [s]
         self._is_at_work = False
+        self._active_since = 0.0
+        self._inputs: dict[type, tuple[str, Any]] = {}  # by event: the topic's full name, and the type of its messages
+        self._lacking: dict[str, State] = {}
+        self._has_said_unstamped = False
         #: Called with every event that leaves a stage, before it is published, on the thread that works.
         self.watchers: list[Callable[[Any], None]] = []
 
@@ -131,7 +157,7 @@ class StageNode(PerceptionNode):
                 self.report_error,
                 partial(use_threads, self.config.threads) if self._row.torch else lambda: None,
             )
-        self._is_at_work = True
+        self._is_at_work, self._active_since = True, time.monotonic()
         for kind in self._row.takes:
             self._listen(kind)
 
@@ -156,8 +182,12 @@ class StageNode(PerceptionNode):
         """The worst of the stages' states, and all their counts."""
         if self._pipeline is None or not self._pipeline.stages:
             return 0, "off", {}
-        stages = self._pipeline.stages
-        worst = max((stage.state() for stage in reversed(stages)), key=lambda state: state.level)
+        stages, now = self._pipeline.stages, time.monotonic()
+        lacks = {f"{stage.name} {key}": state for stage in stages for key, state in stage.lacks(now).items()}
+        lacks |= self._missing_topics()
+        self._tell(lacks)
+        states = [*(stage.state() for stage in reversed(stages)), *lacks.values()]
+        worst = max(states, key=lambda state: state.level)
         level, sentence = worst.level, worst.sentence
         values: dict[str, Any] = {}
         for stage in stages:
@@ -165,7 +195,6 @@ class StageNode(PerceptionNode):
             values |= {f"{prefix}{key}": value for key, value in stage.details().items()}
         if self._host is not None:
             values |= {"waiting": self._host.inbox.waiting, **self._host.inbox.counts}
-        now = time.monotonic()
         if now - self._shed_at < RECENT:
             level, sentence = 2, "utterances come faster than they are worked on"
         elif now - self._malformed_at < RECENT:
@@ -173,6 +202,32 @@ class StageNode(PerceptionNode):
         return level, sentence, values | {"malformed": self._malformed}
 
     # --- details
+
+    def _tell(self, lacks: dict[str, State]) -> None:
+        """A line when something begins to be missing, and one when it is there again."""
+        for key in lacks.keys() - self._lacking.keys():
+            state = lacks[key]
+            (self.get_logger().warning if state.level else self.get_logger().info)(state.sentence)
+        for key in self._lacking.keys() - lacks.keys():
+            self.get_logger().info(f"over: {self._lacking[key].sentence}")
+        self._lacking = lacks
+
+    def _missing_topics(self) -> dict[str, State]:
+        """Topics on which nobody publishes, or something else than what is needed."""
+        found: dict[str, State] = {}
+        if time.monotonic() - self._active_since < PATIENCE:
+            return found
+        for kind, (name, message_type) in self._inputs.items():
+            wanted = f"{message_type.__module__.split('.')[0]}/msg/{message_type.__name__}"
+            published = self.get_publishers_info_by_topic(name)
+            others = sorted({info.topic_type for info in published} - {wanted})
+            if others:
+                sentence = f"{name} carries {', '.join(others)}, not {wanted}: remap it to the topic that is meant"
+                found[name] = State(1, sentence)
+            elif not published:
+                level = 0 if kind in OPTIONAL else 1
+                found[name] = State(level, f"nobody publishes {wanted} on {name}: {REMEDIES.get(kind, UPSTREAM)}")
+        return found
 
     def _listen(self, kind: type) -> None:
         if kind is RobotSpeaking:
@@ -184,10 +239,16 @@ class StageNode(PerceptionNode):
                 "compressed": (CompressedImage, f"{self.resolve_topic_name('image')}/compressed"),
             }
             message_type, name = images[self.config.image_transport]
-            self.subscribe(message_type, name, lambda message: self._take(image_from_msg(message)), QOS_IMAGE_IN)
+            self._inputs[kind] = self.resolve_topic_name(name), message_type
+            self.subscribe(
+                message_type, name, lambda message: self._take(self._stamped(image_from_msg(message))), QOS_IMAGE_IN
+            )
         else:
             topic = TOPICS[kind]
-            self.subscribe(MESSAGES[kind], topic.name, partial(self._on_message, kind, True), topic.into)
+            self._inputs[kind] = self.resolve_topic_name(topic.name), MESSAGES[kind]
+            qos = copy.copy(topic.into)
+            qos.reliability = ReliabilityPolicy.BEST_AVAILABLE  # somebody else's node may publish with best effort
+            self.subscribe(MESSAGES[kind], topic.name, partial(self._on_message, kind, True), qos)
             if topic.partial:
                 name = f"{topic.name}/partial"
                 self.subscribe(MESSAGES[kind], name, partial(self._on_message, kind, False), topic.into)
@@ -200,7 +261,19 @@ class StageNode(PerceptionNode):
             self._malformed_at = time.monotonic()
             self.get_logger().warning(str(error), throttle_duration_sec=5.0)
             return
-        self._take(event)
+        self._take(self._stamped(event))
+
+    def _stamped(self, event: Any) -> Any:
+        """What a source sends without a stamp gets the time at which it came."""
+        if getattr(event, "stamp", 1):
+            return event
+        if not self._has_said_unstamped:
+            self._has_said_unstamped = True
+            self.get_logger().warning(
+                "messages come with stamp 0: the time at which they come is taken; have the driver stamp them"
+            )
+        length = len(event.samples) / event.sample_rate if isinstance(event, AudioChunk) else 0.0
+        return replace(event, stamp=self.now() - round(length * NANOSECONDS))
 
     def _take(self, event: Any) -> None:
         if not self._is_at_work or self._pipeline is None:  # a message that was under way while the node fell silent

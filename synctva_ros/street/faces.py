@@ -19,6 +19,10 @@ from synctva_ros.vision.tracks import FaceTracker, TrackedFace
 
 #: An image this much older than the newest one came late; if it is older still, the clock was set back [ns].
 LATE = NANOSECONDS
+#: Without images for so long, a camera has stopped [s].
+NO_IMAGES = 5.0
+#: Without a face for so long it is worth a line [s].
+NO_FACE = 60.0
 #: Expressions of so many faces are looked at, the largest ones.
 MOST_EXPRESSIONS = 8
 #: With less difference (root mean square of two crops, each with deviation 1) a face expresses the same: what the
@@ -41,6 +45,9 @@ class FacesStage(Stage):
         self._newest: int | None = None
         self._in_view = 0
         self._looks: dict[str, _Look] = {}  # of the tracks in view, the last one that was encoded
+        self._came = self._seen = self._read = float(
+            "-inf"
+        )  # when there was an image, a face, one that can be read [s]
         self.counts.update(images=0, late=0)
 
     def warm_up(self) -> None:
@@ -60,7 +67,10 @@ class FacesStage(Stage):
 
     def process(self, event: Image) -> Iterator[Faces]:
         """Look at an image, unless it came too soon after the last one, or late."""
-        begun = time.perf_counter()
+        begun, now = time.perf_counter(), time.monotonic()
+        if now - self._came > NO_IMAGES:
+            self._seen = self._read = now
+        self._came = now
         if self._newest is not None:
             ahead = event.stamp - self._newest
             # A camera that gives no more images than asked for does not keep time: none of them shall be left out.
@@ -77,6 +87,8 @@ class FacesStage(Stage):
         height, width = pixels.shape[:2]
         found = self._tracker.observe(event.stamp, pixels)
         self._in_view = len(found)
+        self._seen = now if found else self._seen
+        self._read = now if any(face.quality >= LEAST_QUALITY for face in found) else self._read
         expressions = self._expressions(event.stamp, found)
         faces = tuple(_face(tracked, expressions.get(number), width, height) for number, tracked in enumerate(found))
         spent = time.perf_counter() - begun
@@ -94,6 +106,23 @@ class FacesStage(Stage):
             if state.level
             else State(0, f"{self._in_view} face(s) in view" if self._in_view else "no face in view")
         )
+
+    def lacks(self, now: float) -> dict[str, State]:
+        """Images that have stopped; a face, or one that can be read, for long."""
+        if self._came == float("-inf"):
+            return {}
+        if now - self._came > NO_IMAGES:
+            return {
+                "images": State(
+                    1, f"no image has come for {NO_IMAGES:g} s: is the camera still there and its node active?"
+                )
+            }
+        if now - self._seen > NO_FACE:
+            return {"face": State(0, f"no face has been in view for {NO_FACE:g} s")}
+        if now - self._read > NO_FACE:
+            sentence = f"no face could be read for {NO_FACE:g} s: they are too far away, dark, blurred or turned away"
+            return {"face": State(0, sentence)}
+        return {}
 
     def _expressions(self, stamp: int, found: Sequence[TrackedFace]) -> dict[int, FloatArray]:
         """What each of the faces expresses that can be read, as often as the parameter says."""

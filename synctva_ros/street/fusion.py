@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,13 +22,17 @@ from synctva_ros.events import (
     FloatArray,
     Utterance,
 )
-from synctva_ros.street.stage import REMEMBERED, Join, Log, Ticket
+from synctva_ros.street.stage import REMEMBERED, Join, Log, State, Ticket
 from synctva_ros.vision.pooling import pool
 
 #: Wait at most so long for the images of an utterance to be looked at [s]; slower cameras are not waited for.
 FACE_TIMEOUT = 0.5
 #: Images that come in no faster than this have stopped [ns].
 STOPPED = NANOSECONDS
+#: Images whose stamps are further from those of the sound than this have another clock [s].
+OTHER_CLOCK = 5.0
+#: Reports that are no older than this have just come [s].
+JUST = 2.0
 #: Reports of faces that are remembered at most.
 MOST_REPORTS = 12_000
 
@@ -66,6 +71,8 @@ class FusionStage(Join[Utterance]):
         self._evidence: OrderedDict[tuple[str, str, int | None], Evidence] = OrderedDict()
         self._encoders = {"text": config.text_encoder, "audio": config.audio_encoder}
         self._reports: deque[Faces] = deque()  # by their stamps
+        self._came = float("-inf")  # when the last report came, on the steady clock [s]
+        self._apart = 0.0  # how far the images' stamps were behind those of the sound, when both came last [s]
         self.counts.update({"utterances": 0, "without words in time": 0})
 
     def reset(self) -> None:
@@ -81,6 +88,7 @@ class FusionStage(Join[Utterance]):
             while len(self._evidence) > len(MODALITIES) * REMEMBERED:
                 self._evidence.popitem(last=False)
             return
+        self._came = time.monotonic()
         if self._reports and event.stamp < self._reports[-1].stamp - STOPPED:
             self._reports.clear()  # the clock was set back, or a recording is played again
         place = len(self._reports)
@@ -109,6 +117,8 @@ class FusionStage(Join[Utterance]):
         words, voice = (self._told(event, modality) for modality in self._encoders)
         if event.is_final:
             self.counts["utterances"] += 1
+            if self._reports and time.monotonic() - self._came < JUST:
+                self._apart = (event.end - self._reports[-1].stamp) / NANOSECONDS
             if self._is_awaited(event, "text"):
                 self.counts["without words in time"] += 1
                 self.log.warning(
@@ -149,6 +159,16 @@ class FusionStage(Join[Utterance]):
             is_final=event.is_final,
             durations=event.durations,
         )
+
+    def lacks(self, now: float) -> dict[str, State]:
+        """Images of another clock than the sound's."""
+        if abs(self._apart) <= OTHER_CLOCK:
+            return {}
+        where = f"{abs(self._apart):.1f} s {'behind' if self._apart > 0 else 'ahead of'}"
+        sentence = (
+            f"the stamps of the images are {where} those of the sound, so no face is used: give both the same clock"
+        )
+        return {"clock": State(1, sentence)}
 
     def forget(self, identity: str) -> None:
         """Let go of what it consisted of."""

@@ -136,6 +136,10 @@ class Stage(ABC):
         """More of it, for diagnostics."""
         return dict(self.counts)
 
+    def lacks(self, now: float) -> dict[str, State]:
+        """What is missing at ``now`` [s, steady clock] in what comes in, each under a name, and what to do about it."""
+        return {}
+
     # --- for stages
 
     @abstractmethod

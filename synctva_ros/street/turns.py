@@ -15,6 +15,14 @@ from synctva_ros.street.stage import Log, Stage, State
 STANDS_STILL = 0.5
 
 
+#: Without sound for so long, a source has stopped [s].
+NO_SOUND = 5.0
+#: Without speech for so long it is worth a line [s].
+NO_SPEECH = 300.0
+#: Speech with a smaller root mean square (full scale 1) is hard to understand: -50 dB.
+QUIET = 0.003
+
+
 class TurnsStage(Stage):
     """The end-pointer; ``RobotSpeaking`` makes it deaf from the sample on that is being recorded when it comes."""
 
@@ -25,6 +33,9 @@ class TurnsStage(Stage):
         super().__init__(log)
         self._endpointer = Endpointer(config, log.warning)
         self._heard = (0, 0.0)  # time at the source just after the newest sample [ns], and when it came [s]
+        self._has_ended = True
+        self._spoken = 0.0  # when the last utterance began to be given out, or the stream began [s]
+        self._last: Utterance | None = None
 
     def process(self, event: AudioChunk | RobotSpeaking) -> Iterator[Utterance | EndOfStream]:
         """The utterances that a chunk begins, ends or tells more of."""
@@ -36,7 +47,12 @@ class TurnsStage(Stage):
             return
         if len(event.samples):
             self._heard = event.end, time.monotonic()
-        yield from self._endpointer.push(event)
+            self._spoken = self._heard[1] if self._has_ended else self._spoken
+        self._has_ended = event.end_of_stream
+        for utterance in self._endpointer.push(event):
+            self._spoken = time.monotonic()
+            self._last = utterance if utterance.is_final else self._last
+            yield utterance
         if event.end_of_stream:
             yield EndOfStream(event.stream_id)
         self.succeeded()
@@ -61,3 +77,24 @@ class TurnsStage(Stage):
     def details(self) -> dict[str, Any]:
         """What was heard and what was lost."""
         return super().details() | vars(self._endpointer.stream_counters) | vars(self._endpointer.counters)
+
+    def lacks(self, now: float) -> dict[str, State]:
+        """Sound that has stopped, is muted, clipped or too quiet; and speech, for long."""
+        found: dict[str, State] = {}
+        if not self._has_ended and now - self._heard[1] > NO_SOUND:
+            found["sound"] = State(
+                1, f"no sound has come for {NO_SOUND:g} s: is the microphone still there and its node active?"
+            )
+        elif self._endpointer.is_muted:
+            found["sound"] = State(
+                1, "every sample is 0: is the microphone muted, or the wrong device or channel chosen?"
+            )
+        elif not self._has_ended and now - self._spoken > NO_SPEECH:
+            found["speech"] = State(0, f"nobody has spoken for {NO_SPEECH:g} s")
+        if self._last is not None and self._last.clipped:
+            found["level"] = State(1, "the last utterance was clipped: turn the microphone's gain down")
+        elif self._last is not None and self._last.rms < QUIET:
+            found["level"] = State(
+                1, "the last utterance was very quiet: turn the microphone's gain up, or come closer"
+            )
+        return found

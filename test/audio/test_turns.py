@@ -142,3 +142,55 @@ def test_the_end_of_a_stream_is_said_behind_its_last_utterance(monkeypatch, soun
     assert utterance.is_final
     assert utterance.ended_by is EndedBy.END_OF_STREAM
     assert end == EndOfStream("m1")
+
+
+def lacks(room):
+    return {key: (state.level, state.sentence[:32]) for key, state in room.stage.lacks(room.now).items()}
+
+
+def test_what_is_missing_in_the_sound_is_told_as_long_as_it_is(monkeypatch, sound):
+    room = Room(monkeypatch)
+    room.stage._endpointer._warn = lambda sentence: None  # a muted microphone is said there once, too
+    room.now += 1000.0
+    assert lacks(room) == {}  # nobody has promised any sound
+    room.play(sound, 0)
+    assert lacks(room) == {}
+    room.now += 5.1
+    assert lacks(room) == {"sound": (1, "no sound has come for 5 s: is th")}
+    room.play(sound, 0, "m2")
+    assert lacks(room) == {}
+    room.play(np.zeros((6 * SAMPLE_RATE, 1), np.float32), 0, "m3")
+    assert lacks(room) == {"sound": (1, "every sample is 0: is the microp")}
+    room.play(sound, 0, "m4")
+    assert lacks(room) == {}
+    for event in (AudioChunk("m4", 10_000, 0, SAMPLE_RATE, np.zeros((0, 1), np.float32), end_of_stream=True),):
+        list(room.stage.take(event))
+    room.now += 1000.0
+    assert lacks(room) == {}  # the recording has ended
+
+
+def test_long_silence_is_worth_a_line_but_no_trouble(monkeypatch, sound):
+    room = Room(monkeypatch)
+    hum = np.random.default_rng(0).normal(0, 1e-4, (SAMPLE_RATE, 1)).astype(np.float32)
+    room.play(hum, 0)
+    room.now += 299.0
+    room.stage._heard = (room.stage._heard[0], room.now)
+    assert lacks(room) == {}
+    room.now += 2.0
+    room.stage._heard = (room.stage._heard[0], room.now)
+    assert lacks(room) == {"speech": (0, "nobody has spoken for 300 s")}
+    room.play(sound, 0, "m2")
+    assert lacks(room) == {}
+
+
+@pytest.mark.parametrize(
+    ("gain", "sentence"),
+    [(0.03, "the last utterance was very quie"), (1.0, None), (50.0, "the last utterance was clipped: ")],
+)
+def test_speech_that_is_too_quiet_or_clipped(monkeypatch, sound, gain, sentence):
+    room = Room(monkeypatch)
+    room.stage._endpointer._warn = lambda said: None
+    assert room.play(np.clip(gain * sound, -1.0, 1.0), 0)
+    assert lacks(room) == ({} if sentence is None else {"level": (1, sentence)})
+    room.play(sound, 0, "m2")
+    assert lacks(room) == {}

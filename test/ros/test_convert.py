@@ -480,6 +480,14 @@ def test_sixteen_bits_keep_the_upper_eight(encoding, big_endian, padding):
     np.testing.assert_array_equal(got[:, :, 1], (grey.astype(int) // 256).astype(np.uint8))
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_sixteen_bits_of_which_some_are_used_keep_the_upper_eight_of_these(bits):
+    grey = RNG.integers(0, 1 << bits, (4, 6)).astype("<u2")
+    grey[0, 0] = (1 << bits) - 1
+    got = convert.pixels(image(grey.view(np.uint8).reshape(4, -1), "mono16", 6))
+    np.testing.assert_array_equal(got[:, :, 1], (grey.astype(int) >> (bits - 8)).astype(np.uint8))
+
+
 @pytest.mark.parametrize("padding", [0, 2, 3])
 @pytest.mark.parametrize(
     ("encoding", "order"),

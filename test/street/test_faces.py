@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from made_events import SECOND, FaceStub, Fragile, Log, only, taken
 
 from synctva_ros.config import FaceFinder
 from synctva_ros.events import Faces, Image
+from synctva_ros.street import faces
 from synctva_ros.street.faces import MOST_EXPRESSIONS, FacesStage
 from synctva_ros.vision.crop import LEAST_QUALITY, quality
 from synctva_ros.vision.detector import FaceBox, WholeImage
@@ -311,3 +314,34 @@ def test_a_face_whose_expression_could_not_be_told_is_looked_at_again_at_once() 
     assert only(camera.looked(0.0).faces).expression is None
     camera.encoder.is_broken = False
     assert only(camera.looked(0.1).faces).expression is not None
+
+
+def test_images_that_stop_and_faces_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = Camera(box(100.0))
+    now = [1000.0]
+    monkeypatch.setattr(faces, "time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter))
+
+    def lacks() -> dict[str, tuple[int, str]]:
+        return {key: (state.level, state.sentence[:26]) for key, state in camera.stage.lacks(now[0]).items()}
+
+    def watch(seconds: int) -> None:
+        for _ in range(seconds):
+            now[0] += 1.0
+            camera.looked(now[0])
+
+    assert lacks() == {}  # nobody has promised any image
+    watch(70)
+    assert lacks() == {}
+    now[0] += 5.1
+    assert lacks() == {"images": (1, "no image has come for 5 s:")}
+    camera.detector.boxes = []
+    watch(60)
+    assert lacks() == {}  # since the images have come again
+    watch(2)
+    assert lacks() == {"face": (0, "no face has been in view f")}
+    camera.detector.boxes = [box(100.0, score=0.3)]
+    watch(1)
+    assert lacks() == {"face": (0, "no face could be read for ")}
+    camera.detector.boxes = [box(100.0)]
+    watch(1)
+    assert lacks() == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from made_events import Log, evidence, face, features, only, pausing, report, sp
 
 from synctva_ros.config import Fusion
 from synctva_ros.events import MODALITIES, EndedBy, Features, Modality
+from synctva_ros.street import fusion
 from synctva_ros.street.fusion import FACE_TIMEOUT, MOST_REPORTS, FusionStage, speakers_track
 from synctva_ros.street.stage import REMEMBERED
 from synctva_ros.vision.pooling import pool
@@ -528,3 +530,20 @@ def test_an_image_that_is_told_of_again_counts_once() -> None:
     assert (found.frames_seen, found.frames_with_face) == (1, 1)
     assert found.vision_vector is not None
     assert float(found.vision_vector[0]) == 2.0
+
+
+def test_images_of_another_clock_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    now = [1000.0]
+    monkeypatch.setattr(fusion, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    desk.take(report(1.0), utterance(0))
+    assert desk.stage.lacks(now[0]) == {}
+    desk.take(report(1.1), utterance(5))  # the images are 50 s behind
+    state = desk.stage.lacks(now[0])["clock"]
+    assert state.level == 1
+    assert state.sentence.startswith("the stamps of the images are 50.9 s behind those of the sound")
+    desk.take(report(52.0), utterance(5, utterance_id="m_x"))
+    assert desk.stage.lacks(now[0]) == {}
+    now[0] += 60.0
+    desk.take(utterance(20))  # long after the camera was switched off
+    assert desk.stage.lacks(now[0]) == {}
