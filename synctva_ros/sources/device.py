@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 #: A driver that does not come back within this time is left alone when the device is stopped [s].
-PATIENCE = 2.0
+PATIENCE = 1.0
 
 
 class Backoff:
@@ -56,7 +56,7 @@ class Device(ABC):
     def start(self) -> None:
         """Begin to read; a device that is not there yet is tried again and again."""
         self._stop = threading.Event()  # its own: what hangs from before must not come to life again
-        self._thread = threading.Thread(target=self._run, args=(self._stop,), name=self._name, daemon=True)
+        self._thread = threading.Thread(target=self._go_on, args=(self._stop,), name=self._name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -66,6 +66,21 @@ class Device(ABC):
             self._thread.join(PATIENCE)
             self._thread = None
         self.connected = False
+
+    def _go_on(self, stop: threading.Event) -> None:
+        """Begin anew when something else than a lost device has ended the reading: nobody would hear of it."""
+        backoff = Backoff(stop)
+        while not stop.is_set():
+            try:
+                return self._run(stop)
+            except Exception as error:
+                if stop.is_set():
+                    return
+                if self.connected:  # it has worked in between
+                    backoff.reset()
+                self.connected = False
+                self._warn(f"{self._name}: {type(error).__name__}: {error}; next attempt in {backoff.seconds:g} s")
+                backoff.wait()
 
     @abstractmethod
     def _run(self, stop: threading.Event) -> None:
