@@ -23,6 +23,7 @@ BROKEN_PIPE = 128 + signal.SIGPIPE
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 patience = WORKING
+_quieten: Callable[[], object] = int
 
 
 class Failure(Exception):
@@ -38,7 +39,7 @@ class Interrupted(KeyboardInterrupt):
 
     def say(self, error: BaseException | None = None) -> None:
         """Say so, with the notes of the exception that it came out as."""
-        if sys.stderr.isatty():  # behind the ^C that the terminal shows
+        if sys.stderr.isatty() or "tqdm" in sys.modules:  # behind the ^C at a terminal, or an unfinished bar
             print(file=sys.stderr)
         say("; ".join((str(self), *getattr(error, "__notes__", ()))))
 
@@ -52,6 +53,12 @@ def loading() -> Iterator[None]:
         yield
     finally:
         patience = WORKING
+
+
+def quieten(how: Callable[[], object]) -> None:
+    """Let ``how`` silence a library's log from the first signal on: then only the command itself says something."""
+    global _quieten
+    _quieten = how
 
 
 def say(sentence: str) -> None:
@@ -151,6 +158,7 @@ class _Watch:
         # A second one must not cut the taking down short.
         if self.interruption is None and not self._ended.is_set():
             self.interruption = Interrupted(number)
+            _quieten()
             raise self.interruption
 
     def _watch(self) -> None:

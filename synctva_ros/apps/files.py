@@ -52,7 +52,7 @@ def recognize(arguments: argparse.Namespace) -> int:
         missing = ", ".join(map(shown, found.files))
         raise Failure(f"{missing}: there is no such file")  # before the models are loaded for it
 
-    say("Loading the models takes some seconds ...")
+    say("Loading the models, which takes 5 to 20 s ...")
     import cv2
     import torch
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -115,6 +116,9 @@ def _serve(nodes: Overrides, config: Path | None, on_emotion: Callable[[Emotion]
             f"{error}: ROS 2 is missing; install the package with pip, or source a ROS 2 workspace"
         ) from error
 
+    print("Loading the models, which takes 5 to 20 s ...", file=sys.stderr)
+    log = rclpy.logging
+    ending.quieten(lambda: log.set_logger_level("", log.LoggingSeverity.FATAL))
     unwritten: list[OSError] = []
 
     def write(emotion: Emotion) -> None:

@@ -183,7 +183,7 @@ def test_an_interruption_says_how_to_go_on(
 ) -> None:
     monkeypatch.setattr(module, command, interrupted)
     assert synctva(command, out=tmp_path / "out") == 130
-    assert capsys.readouterr().err == "synctva: interrupted; the same command goes on from here\n"
+    assert capsys.readouterr().err == "\nsynctva: interrupted; the same command goes on from here\n"
 
 
 def test_what_cannot_go_on_does_not_say_so(
@@ -191,7 +191,7 @@ def test_what_cannot_go_on_does_not_say_so(
 ) -> None:
     monkeypatch.setattr(text_adapter, "train_text_adapter", interrupted)
     assert cli.main(["train-encoder", "text", "--data", str(tmp_path), "--out", str(tmp_path)]) == 130
-    assert capsys.readouterr().err == "synctva: interrupted\n"
+    assert capsys.readouterr().err == "\nsynctva: interrupted\n"
 
 
 def test_a_missing_package_says_what_to_install(
