@@ -116,7 +116,6 @@ def _serve(nodes: Overrides, config: Path | None, on_emotion: Callable[[Emotion]
             f"{error}: ROS 2 is missing; install the package with pip, or source a ROS 2 workspace"
         ) from error
 
-    print("Loading the models, which takes 5 to 20 s ...", file=sys.stderr)
     log = rclpy.logging
     ending.quieten(lambda: log.set_logger_level("", log.LoggingSeverity.FATAL))
     unwritten: list[OSError] = []
@@ -132,6 +131,7 @@ def _serve(nodes: Overrides, config: Path | None, on_emotion: Callable[[Emotion]
     try:
         with ending.loading():
             graph = Graph(nodes, config, write, namespace)
+            print("Loading the models, which takes 5 to 20 s ...", file=sys.stderr)
             graph.start()
         while not graph.finished:
             if unwritten:

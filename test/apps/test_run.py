@@ -1,8 +1,10 @@
 """What a start that cannot succeed says, and when: values, files, devices and the surroundings of ROS."""
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -210,3 +212,164 @@ def test_values_from_the_file_and_the_line_are_judged_together(tmp_path):
     with pytest.raises(checks.Failure, match=r"utterance: stop_ratio \(0.6\) must not be above start_ratio \(0.5\)"):
         run.check(nodes, config, "")
     run.check(nodes, config, "robot1")  # the file's node is another one
+
+
+class TestOthers:
+    """Two graphs on one machine."""
+
+    @pytest.fixture(autouse=True)
+    def ros(self):
+        pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+    @pytest.mark.parametrize(
+        ("line", "given", "expected"),
+        [
+            (["--media", str(DEMO / "dialogue.flac")], None, "OFF"),
+            (["--media", str(DEMO / "dialogue.flac")], "SUBNET", "SUBNET"),
+            (["--mic"], None, "LOCALHOST"),
+            (["--mic"], "SUBNET", "SUBNET"),
+        ],
+    )
+    def test_a_file_is_alone_and_a_microphone_on_this_machine_unless_told_otherwise(
+        self, monkeypatch, line, given, expected
+    ):
+        from synctva_ros.ros import graph
+
+        found = []
+
+        class Seen:
+            """In the graph's place."""
+
+            finished = True
+
+            def __init__(self, nodes, config, on_emotion, namespace):
+                found.append(os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"])
+
+            def start(self):
+                """Nothing."""
+
+            stop = start
+
+        monkeypatch.setattr(graph, "Graph", Seen)
+        monkeypatch.setattr(run, "check_nodes", lambda nodes: None)
+        if given is None:
+            monkeypatch.delenv("ROS_AUTOMATIC_DISCOVERY_RANGE")
+        else:
+            monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", given)
+        assert cli.main(["run", *line]) == 0
+        assert found == [expected]
+
+    def test_two_files_at_once_do_not_hear_each_other(self):
+        script = json.loads((DEMO / "dialogue.json").read_text())["turns"]
+        line = [*("run", "--media", str(DEMO / "dialogue.flac"), "--whisper", "demo", "--fast", "--json")]
+        environment = {name: value for name, value in os.environ.items() if name != "ROS_AUTOMATIC_DISCOVERY_RANGE"}
+        both = [
+            subprocess.Popen(
+                [sys.executable, "-m", "synctva_ros.apps.cli", *line],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=environment,
+            )
+            for _ in range(2)
+        ]
+        for one in both:
+            answers = [json.loads(line) for line in one.communicate(timeout=300)[0].splitlines()]
+            assert one.returncode == 0
+            assert [answer["text"] for answer in answers] == [turn["text"] for turn in script]
+            assert len({answer["utterance_id"].rpartition("_")[0] for answer in answers}) == 1
+
+    @pytest.mark.parametrize("namespace", ["", "robot1"])
+    def test_a_graph_of_the_same_names_is_noticed_before_anything_is_loaded(self, namespace):
+        import rclpy
+
+        from synctva_ros.ros.graph import Graph, GraphError
+
+        context = rclpy.Context()
+        rclpy.init(context=context)
+        other = rclpy.create_node("emotion", namespace=namespace, context=context)
+        graph = Graph(plan(), None, lambda emotion: None, namespace)
+        try:
+            with pytest.raises(GraphError) as refused:
+                graph.start()
+        finally:
+            graph.stop()
+            other.destroy_node()
+            context.shutdown()
+        name = f"/{namespace}/emotion" if namespace else "/emotion"
+        assert str(refused.value).startswith(f"a node {name} is running already in the ROS domain ")
+        for remedy in ("--namespace NAME", "ROS_DOMAIN_ID"):
+            assert remedy in str(refused.value)
+        assert all(node.config is None for node in graph.nodes.values())
+
+    @pytest.mark.parametrize("theirs", ["robot2", "robot1/left"])
+    def test_one_in_another_namespace_is_not_meant(self, monkeypatch, theirs):
+        import rclpy
+
+        from synctva_ros.ros import environment
+
+        context = rclpy.Context()
+        rclpy.init(context=context)
+        nodes = [
+            rclpy.create_node("emotion", namespace=theirs, context=context),
+            rclpy.create_node("listener", namespace="robot1", context=context),
+            rclpy.create_node("emotion", namespace="robot1", context=context),  # the caller's own
+        ]
+        try:
+            monkeypatch.setattr(environment, "DISCOVERY", 0.5)
+            since = time.monotonic()
+            found = [environment.wait_for_others(nodes[1], ["emotion"], "/robot1", own, since) for own in (1, 0)]
+            assert found == ["", "/robot1/emotion"]
+        finally:
+            for node in nodes:
+                node.destroy_node()
+            context.shutdown()
+
+
+class TestEnvironment:
+    """What ROS itself would say badly, or on standard output."""
+
+    @pytest.fixture(autouse=True)
+    def ros(self):
+        pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+    def said(self, *command, **environment):
+        """What a command says when it is refused; nothing else may be said."""
+        given = {name: value for name, value in (os.environ | environment).items() if value is not None}
+        done = subprocess.run(
+            [sys.executable, "-m", *command], capture_output=True, text=True, timeout=120, env=given, check=False
+        )
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert "rcl" not in done.stderr
+        (sentence,) = done.stderr.splitlines()
+        return sentence
+
+    COMMANDS = (
+        ("synctva_ros.apps.cli", "run", "--media", str(DEMO / "dialogue.flac")),
+        ("synctva_ros.ros", "emotion"),
+    )
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    @pytest.mark.parametrize("domain", ["300", "-1", "one", "1.5"])
+    def test_a_domain_that_is_none(self, command, domain):
+        assert f"ROS_DOMAIN_ID is '{domain}': set it to a whole number" in self.said(*command, ROS_DOMAIN_ID=domain)
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    @pytest.mark.parametrize("home", [None, "", "/proc/nobody", "/dev/null"])
+    def test_no_place_for_the_logs(self, command, home):
+        sentence = self.said(*command, HOME=home, ROS_LOG_DIR=None, ROS_HOME=None)
+        assert "set ROS_LOG_DIR to a folder that can be written" in sentence
+
+    def test_a_place_that_is_given(self, tmp_path, monkeypatch):
+        from synctva_ros.ros.environment import check_environment
+
+        monkeypatch.delenv("HOME")
+        monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "new/logs"))
+        check_environment()
+        monkeypatch.delenv("ROS_LOG_DIR")
+        monkeypatch.setenv("ROS_HOME", str(tmp_path / "ros"))
+        check_environment()
+        monkeypatch.setenv("ROS_LOG_DIR", "/dev/null/logs")
+        with pytest.raises(ValueError, match="ROS cannot write its logs to /dev/null/logs"):
+            check_environment()
