@@ -7,8 +7,9 @@
     ros2 launch synctva_ros perception.launch.py --show-args
 
 The nodes come up one after the other, from ``/emotion`` back to the sources: who listens is there before who speaks.
-When a node refuses to start, or its process ends, the launch says which one and ends with exit status 1, so that a
-supervisor (systemd) can start it again. Once all are active, ``ros2 lifecycle`` may be used on each of them.
+When a node refuses to start, takes longer than ``timeout`` for it, or its process ends, the launch says which one and
+ends with exit status 1, so that a supervisor (systemd) can start it again. Once all are active, ``ros2 lifecycle`` may
+be used on each of them.
 
 Voices and faces stay on this machine: ``ROS_AUTOMATIC_DISCOVERY_RANGE`` is LOCALHOST for all nodes unless the
 environment sets it already (``ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET ros2 launch ...`` opens them to the network).
@@ -16,9 +17,13 @@ environment sets it already (``ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET ros2 launch 
 
 from __future__ import annotations
 
+import math
+import os
+import time
 from pathlib import Path
 from typing import Any
 
+import rclpy
 from launch import LaunchContext, LaunchDescription, actions
 from launch.events import matches_action
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
@@ -29,6 +34,8 @@ from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
 
 from synctva_ros.config import LAUNCH_ARGUMENTS, plan
+from synctva_ros.parameter_file import read_parameter_file
+from synctva_ros.ros.environment import check_environment, taken, wait_for_others
 
 
 def perception(context: LaunchContext) -> list[Any]:
@@ -38,6 +45,9 @@ def perception(context: LaunchContext) -> list[Any]:
         given[name] = str(Path(given[name]).expanduser())
         if not Path(given[name]).is_file():
             raise FileNotFoundError(f"{name}:={given[name]}: there is no such file")
+    timeout = seconds(given["timeout"])
+    check_environment()
+    read_parameter_file(Path(given["config"]), given["namespace"])  # a mistake in it is told here, with its line
     settings = plan(
         media=given["media"],
         microphone=None if given["microphone"] == "off" else given["microphone"],
@@ -46,6 +56,7 @@ def perception(context: LaunchContext) -> list[Any]:
         device=given["device"],
         fast=given["fast"] == "true",
     )
+    look_for_others(list(settings), given["namespace"])
 
     waiting: list[LifecycleNode] = []
     for name, parameters in settings.items():
@@ -63,24 +74,87 @@ def perception(context: LaunchContext) -> list[Any]:
             on_exit=[actions.OpaqueFunction(function=ended, args=[name])],
         )
         waiting.append(node)
-    handler = OnStateTransition(entities=[actions.OpaqueFunction(function=bring_up, args=[waiting])])
-    return [actions.RegisterEventHandler(handler), *waiting, change_state(waiting[0], Transition.TRANSITION_CONFIGURE)]
+    return BringUp(waiting, timeout).begin()
 
 
-def bring_up(context: LaunchContext, waiting: list[LifecycleNode]) -> list[actions.EmitEvent | actions.LogInfo]:
-    """Return the next step after a node has changed its state; raise when it refused, which ends the launch."""
-    event = context.locals.event
-    if not waiting or event.action is not waiting[0] or event.goal_state in ("configuring", "activating"):
-        return []
-    if (event.start_state, event.goal_state) == ("configuring", "inactive"):
-        return [change_state(waiting[0], Transition.TRANSITION_ACTIVATE)]
-    if event.goal_state != "active":
-        step = "configured" if event.start_state == "configuring" else "activated"
-        raise RuntimeError(f"{waiting[0].node_name} could not be {step}: its error above says why; everything stops")
-    waiting.pop(0)
-    if not waiting:
-        return [actions.LogInfo(msg="all nodes are active")]
-    return [change_state(waiting[0], Transition.TRANSITION_CONFIGURE)]
+class BringUp:
+    """Configures and activates nodes one after the other, and raises, which ends the launch, when one does not come.
+
+    Args:
+        waiting: the nodes in their order.
+        timeout: how long each of the two may take [s].
+
+    """
+
+    def __init__(self, waiting: list[LifecycleNode], timeout: float) -> None:
+        self._waiting = waiting
+        self._timeout = timeout
+        self._timer: actions.TimerAction | None = None
+
+    def begin(self) -> list[Any]:
+        """Return the nodes, the handler of their changes, and the first request."""
+        handler = OnStateTransition(entities=[actions.OpaqueFunction(function=self._on_change)])
+        return [
+            actions.RegisterEventHandler(handler),
+            *self._waiting,
+            *self._ask(Transition.TRANSITION_CONFIGURE, "configured"),
+        ]
+
+    def _ask(self, transition: int, step: str) -> list[Any]:
+        late = actions.OpaqueFunction(function=self._late, args=[self._waiting[0], step])
+        self._timer = actions.TimerAction(period=self._timeout, actions=[late])
+        return [change_state(self._waiting[0], transition), self._timer]
+
+    def _on_change(self, context: LaunchContext) -> list[Any]:
+        """Return the next step after a node has changed its state; raise when it refused."""
+        event = context.locals.event
+        waiting = self._waiting
+        if not waiting or event.action is not waiting[0] or event.goal_state in ("configuring", "activating"):
+            return []
+        if self._timer is not None:
+            self._timer.cancel()
+        if (event.start_state, event.goal_state) == ("configuring", "inactive"):
+            return self._ask(Transition.TRANSITION_ACTIVATE, "activated")
+        if event.goal_state != "active":
+            step = "configured" if event.start_state == "configuring" else "activated"
+            raise RuntimeError(
+                f"{waiting[0].node_name} could not be {step}: its error above says why; everything stops"
+            )
+        waiting.pop(0)
+        if not waiting:
+            return [actions.LogInfo(msg="all nodes are active")]
+        return self._ask(Transition.TRANSITION_CONFIGURE, "configured")
+
+    def _late(self, context: LaunchContext, node: LifecycleNode, step: str) -> None:
+        raise RuntimeError(
+            f"{node.node_name} was not {step} within {self._timeout:g} s: its output above says how far it came; give "
+            "it longer with timeout:=SECONDS; everything stops"
+        )
+
+
+def seconds(text: str) -> float:
+    """Read the argument ``timeout``."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < math.inf:
+        raise ValueError(f"timeout:={text}: give a number of seconds above 0")
+    return value
+
+
+def look_for_others(names: list[str], namespace: str) -> None:
+    """Raise when nodes of these names run already: two graphs would answer each other's utterances."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node(f"perception_launch_{os.getpid()}", context=context)
+    try:
+        other = wait_for_others(node, names, namespace, 0, time.monotonic())
+    finally:
+        node.destroy_node()
+        context.shutdown()
+    if other:
+        raise RuntimeError(taken(other, "namespace:=NAME"))
 
 
 def change_state(node: LifecycleNode, transition: int) -> actions.EmitEvent:

@@ -366,6 +366,7 @@ LAUNCH_ARGUMENTS: tuple[Argument, ...] = (
     Argument("namespace", "", "Namespace of all nodes and topics"),
     Argument("use_sim_time", "false", "Take the time from `/clock`", ("true", "false")),
     Argument("fast", "false", "Play the media file as fast as the graph takes it", ("true", "false")),
+    Argument("timeout", "60", "Seconds that a node may take to be configured, and to be activated"),
 )
 
 

@@ -1,6 +1,7 @@
 """The launch file: what it declares is in the README, and what it starts answers."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -19,7 +20,7 @@ NODES = tuple(plan(media="dialogue.flac"))
 
 def test_readme_lists_each_argument():
     readme = (ROOT / "README.md").read_text()
-    section = re.search(r"^#+ .*perception\.launch\.py.*?\n(.*?)(?=^#|\Z)", readme, re.MULTILINE | re.DOTALL)
+    section = re.search(r"^#+ [^\n]*perception\.launch\.py[^\n]*\n(.*?)(?=^#|\Z)", readme, re.MULTILINE | re.DOTALL)
     assert section, "README.md has no section on perception.launch.py"
     assert re.findall(r"^\| `(\w+)` \|", section[1], re.MULTILINE) == [argument.name for argument in LAUNCH_ARGUMENTS]
 
@@ -85,21 +86,55 @@ def test_demo_dialogue_is_answered_in_a_namespace(launch):
         (["media:=nothing.wav"], "media:=nothing.wav: there is no such file"),
         (["config:=nothing.yaml"], "config:=nothing.yaml: there is no such file"),
         (["device:=tpu"], 'Argument "device" provided value "tpu" is not valid'),
+        (["timeout:=soon"], "timeout:=soon: give a number of seconds above 0"),
+        (["config:=bad.yaml"], "bad.yaml, line 3: parameter 'max_turns': 0 is not from 1 to 1000"),
+        (["config:=unknown.yaml"], "unknown.yaml, line 3: the node 'emotion' has no parameter 'max_turn'; did you"),
+        (["config:=broken.yaml"], "broken.yaml, line 1: this is no YAML (mapping values are not allowed here)"),
     ],
 )
-def test_wrong_argument_is_refused_before_anything_starts(launch, arguments, expected):
+def test_wrong_argument_is_refused_before_anything_starts(launch, tmp_path, monkeypatch, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_text("/**/emotion:\n  ros__parameters:\n    max_turns: 0\n")
+    (tmp_path / "unknown.yaml").write_text("/**/emotion:\n  ros__parameters:\n    max_turn: 1\n")
+    (tmp_path / "broken.yaml").write_text("a: b: c\n")
     process, log = launch(*arguments)
     assert process.wait(60) == 1
     assert expected in log.read_text()
     assert "process started" not in log.read_text()
 
 
-def test_refused_parameter_ends_the_launch_and_names_node_and_parameter(launch, tmp_path):
+def test_refused_parameters_end_the_launch_and_name_the_node(launch, tmp_path):
+    """Each is allowed by itself, so that only the node can tell."""
     config = tmp_path / "config.yaml"
-    config.write_text("/**/emotion:\n  ros__parameters:\n    max_turns: 0\n")
-    process, log = launch(f"config:={config}", "microphone:=off")
-    assert process.wait(90) == 1
+    config.write_text("/**/utterance:\n  ros__parameters:\n    stop_ratio: 0.9\n")
+    process, log = launch(f"config:={config}", "microphone:=off", "whisper:=demo")
+    assert process.wait(200) == 1
     text = log.read_text()
-    assert "not configured: parameter 'max_turns'" in text
-    assert "/emotion could not be configured" in text
+    assert "not configured: stop_ratio (0.9) must not be above start_ratio (0.7)" in text
+    assert "/utterance could not be configured" in text
     assert text.count("finished cleanly") == len(plan()), text
+
+
+def test_a_node_that_does_not_come_ends_the_launch(launch, tmp_path):
+    os.mkfifo(tmp_path / "model.json")  # whoever reads it waits for ever
+    config = tmp_path / "config.yaml"
+    config.write_text(f"/**/emotion:\n  ros__parameters:\n    weights: {tmp_path}\n")
+    process, log = launch(f"config:={config}", "microphone:=off", "timeout:=3")
+    assert process.wait(200) == 1
+    assert "/emotion was not configured within 3 s" in log.read_text()
+
+
+def test_nodes_of_these_names_are_noticed(launch):
+    rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+    rclpy.init()
+    other = rclpy.create_node("features", namespace="robot1")
+    try:
+        process, log = launch("microphone:=off", "namespace:=robot1")
+        assert process.wait(60) == 1
+    finally:
+        other.destroy_node()
+        rclpy.shutdown()
+    text = log.read_text()
+    assert "a node /robot1/features is running already in the ROS domain" in text
+    assert "namespace:=NAME" in text
+    assert "process started" not in text
