@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -194,6 +195,10 @@ class GraphAttentionLayer(MessagePassing):  # type: ignore[misc]
             size=(2 * count, 2 * count),
         ).split(count)
         return self._updated(nodes, drawn)
+
+    def propagate(self, *args: Any, **kwargs: Any) -> Any:
+        """As the base class does it, which would else write one for this class to the temporary folder, for good."""
+        return super().propagate(*args, **kwargs)
 
     def step(self, nodes: list[Tensor], past: Tensor, edges: PastEdges) -> tuple[list[Tensor], Tensor]:
         """Send messages to one utterance of each of B dialogues.
