@@ -156,7 +156,8 @@ def demo(arguments: argparse.Namespace) -> int:
     console = open_console()
     console.print(
         "A synthesised dialogue of two speakers, recognised by the closed-set Whisper that comes with the package\n"
-        "(it knows these sentences only; for real speech give --whisper a real model).\n"
+        "(it knows these sentences only; for real speech give --whisper a real model). "
+        + ("It takes some 10 s.\n" if arguments.fast else "It takes a minute; --fast does not wait for the speech.\n")
     )
     nodes = plan(media=str(DEMO / "dialogue.flac"), whisper="demo", fast=arguments.fast)
     check_nodes(nodes)

@@ -295,6 +295,8 @@ def _train_encoder(arguments: argparse.Namespace) -> None:
 
 def _run(handler: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
     """Run a command; what it raises says what else there is to know."""
+    if sys.stderr.isatty() and handler is not _score:
+        print("Loading PyTorch, which takes some seconds ...", file=sys.stderr)
     try:
         handler(arguments)
     except ImportError as error:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import synctva_ros
 from synctva_ros.apps import cli, run
+from synctva_ros.apps.files import counted
 from synctva_ros.config import DEMO_WHISPER, plan
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +44,24 @@ def test_help_needs_no_ros_and_names_the_options():
         assert option in result.stdout
 
 
+def test_the_version_is_told():
+    result = synctva("--version")
+    assert (result.returncode, result.stdout) == (0, f"synctva {synctva_ros.__version__}\n")
+
+
+def test_each_command_has_an_example_that_it_understands(capsys):
+    (commands,) = (action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
+    for name, command in commands.choices.items():
+        assert command.epilog.startswith(f"Example: synctva {name}"), name
+        example = command.epilog.removeprefix("Example: synctva ").split()
+        assert cli.parser().parse_args(example).command == name
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 files"), (1, "1 file"), (2, "2 files")])
+def test_numbers_have_their_plurals(number, said):
+    assert counted(number, "file") == said
+
+
 def test_recognize_and_score_work_with_what_is_shipped(tmp_path):
     """The figures themselves say little here: the demo's sentences all count as one file."""
     pytest.importorskip("sklearn", reason="the packages for training are not installed")
@@ -50,6 +70,10 @@ def test_recognize_and_score_work_with_what_is_shipped(tmp_path):
     assert result.returncode == 0, result.stderr
     lines = [json.loads(line) for line in recognised.read_text().splitlines()]
     assert [line["text"] for line in lines] == [turn["text"] for turn in SCRIPT]
+    assert result.stdout.count("dialogue.flac") == len(SCRIPT), "the table, beside the file"
+    loading, summary = result.stderr.splitlines()
+    assert loading.startswith("Loading the models, which takes")
+    assert summary.startswith(f"{len(SCRIPT)} utterances in 1 file; ")
     assert {line["file"] for line in lines} == {str(DEMO / "dialogue.flac")}
     (tmp_path / "labels.csv").write_text("file,emotion\ndialogue.flac,joy\nmissing.flac,joy\n")
     result = synctva("score", recognised, "--labels", tmp_path / "labels.csv")
