@@ -35,7 +35,7 @@ from lifecycle_msgs.msg import Transition
 
 from synctva_ros.config import LAUNCH_ARGUMENTS, plan
 from synctva_ros.parameter_file import read_parameter_file
-from synctva_ros.ros.environment import check_environment, taken, wait_for_others
+from synctva_ros.ros.environment import check_environment, check_namespace, taken, wait_for_others
 
 
 def perception(context: LaunchContext) -> list[Any]:
@@ -47,6 +47,7 @@ def perception(context: LaunchContext) -> list[Any]:
             raise FileNotFoundError(f"{name}:={given[name]}: there is no such file")
     timeout = seconds(given["timeout"])
     check_environment()
+    check_namespace(given["namespace"])
     read_parameter_file(Path(given["config"]), given["namespace"])  # a mistake in it is told here, with its line
     settings = plan(
         media=given["media"],

@@ -44,9 +44,16 @@ def check_nodes(nodes: Overrides) -> None:
         raise Failure("the recogniser of speech needs a package that is missing: pip install faster-whisper")
     if emotion is not None:
         check_weights(emotion.weights, "emotion.weights")
-    if features is not None and features.audio_encoder == "voice":
-        check_weights(features.audio_weights, "features.audio_weights")
+    if features is not None:
+        for option in ("text_encoder", "audio_encoder"):
+            check_encoder(getattr(features, option), f"features.{option}")
+        if features.audio_encoder == "voice":
+            check_weights(features.audio_weights, "features.audio_weights")
+        folder = features.text_weights
+        if folder.startswith(("/", "./", "../", "~")) and not Path(folder).expanduser().is_dir():  # else of a hub
+            raise Failure(f"there is no folder {folder} (features.text_weights): give a folder or a name")
     if faces is not None and faces.vision:
+        check_encoder(faces.face_encoder, "faces.face_encoder")
         if faces.face_encoder == "expression":
             check_weights(faces.face_weights, "faces.face_weights")
         detector = faces.face_detector
@@ -103,6 +110,21 @@ def check_weights(name: str, option: str) -> None:
                 f"{folder / part} is missing ({option}): give the name of weights that come with the package, or a "
                 f"folder with {' and '.join(_OWN)}"
             )
+
+
+def check_encoder(name: str, option: str) -> None:
+    """There is an encoder of this name; empty for none.
+
+    Raises:
+        Failure: there is not.
+    """
+    from synctva_ros.encoders.registry import check_name
+
+    try:
+        if name:
+            check_name(name)
+    except ValueError as error:
+        raise Failure(f"{option}: {error}") from error
 
 
 def check_camera(device: str) -> None:

@@ -51,6 +51,8 @@ def recognize(arguments: argparse.Namespace) -> int:
     if not any(path.exists() for path in found.files):
         missing = ", ".join(map(shown, found.files))
         raise Failure(f"{missing}: there is no such file")  # before the models are loaded for it
+    if len(found.files) == 1:
+        _try_to_open(found.files[0])
 
     say("Loading the models, which takes 5 to 20 s ...")
     import cv2
@@ -143,3 +145,22 @@ def _planned(arguments: argparse.Namespace, say: Callable[[str], None]) -> tuple
         del needed["faces"]
     check_nodes(needed)
     return modalities, nodes
+
+
+def _try_to_open(path: Path) -> None:
+    """The only file that there is can be read.
+
+    Raises:
+        Failure: it cannot.
+    """
+    from synctva_ros.sources.files import is_image, read_image
+    from synctva_ros.sources.media import MediaFile
+    from synctva_ros.sources.microphone import SourceError
+
+    try:
+        if is_image(path):
+            read_image(path)
+        else:
+            MediaFile(path, warn=lambda sentence: None, needs_sound=False)
+    except SourceError as error:
+        raise Failure(str(error)) from error

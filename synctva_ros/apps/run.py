@@ -16,6 +16,7 @@ from synctva_ros.apps import ending
 from synctva_ros.apps.checks import check_file, check_nodes
 from synctva_ros.apps.ending import Failure
 from synctva_ros.config import Overrides, plan, with_settings
+from synctva_ros.ros.environment import check_environment, check_namespace
 
 if TYPE_CHECKING:
     from synctva_ros.events import Emotion
@@ -57,6 +58,8 @@ def check(nodes: Overrides, config: Path | None, namespace: str) -> None:
     Raises:
         Failure, OSError, ValueError: something is not there or not right; the sentence says what.
     """
+    check_environment()
+    check_namespace(namespace)
     written: Overrides = {}
     if config is not None:
         from synctva_ros.parameter_file import read_parameter_file

@@ -56,6 +56,17 @@ def create_encoder(modality: str, name: str, weights: str = "") -> Any:
     return encoder
 
 
+def check_name(name: str) -> None:
+    """Look for an encoder without importing any.
+
+    Raises:
+        ValueError: there is none of that name, whatever its modality; the message says which there are.
+    """
+    names = [point.name for point in _points()]
+    if ":" not in name and name not in names:
+        raise ValueError(f"there is no encoder {name!r}; there are: {', '.join(names)}")
+
+
 def encoder_names(modality: str) -> list[str]:
     """The names of all encoders for a modality, but for those that are defined twice or cannot be imported."""
     points = _points()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -34,6 +35,18 @@ def check_environment() -> None:
         raise ValueError(f"ROS cannot write its logs to {folder} ({error}): {remedy}") from error
     if not os.access(path, os.W_OK):
         raise ValueError(f"ROS cannot write its logs to {folder}: {remedy}")
+
+
+def check_namespace(namespace: str) -> None:
+    """Look at a namespace; an empty one is none.
+
+    Raises:
+        ValueError: ROS would refuse it.
+    """
+    if namespace.strip("/") and not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", namespace, re.ASCII):
+        raise ValueError(
+            f"{namespace!r} is no namespace: give letters, digits and _, not a digit first, with / between the parts"
+        )
 
 
 def wait_for_others(node: Any, names: Iterable[str], namespace: str, own: int, since: float) -> str:

@@ -101,7 +101,7 @@ def lightly(*line, **environment):
 @pytest.fixture
 def small(tmp_path):
     """Files that only have to be there."""
-    for name in ("a.wav", "b.wav", "t.csv"):
+    for name in ("a.wav", "a.jpg", "t.csv"):
         (tmp_path / name).touch()
     (tmp_path / "folder").mkdir()
     (tmp_path / "bad.yaml").write_text("/**/emotion:\n  ros__parameters:\n    max_turns: 0\n")
@@ -130,6 +130,12 @@ def small(tmp_path):
         ),
         ("recognize a.wav --modalities a --json folder", "folder: it cannot be written (Is a directory)"),
         ("recognize a.wav --transcripts no.csv", "no.csv: there is no such file (--transcripts)"),
+        ("run --media a.wav --namespace 1x", "'1x' is no namespace: give letters, digits and _"),
+        ("run --media a.wav --set features.text_encoder=nix", "features.text_encoder: there is no encoder 'nix'"),
+        ("run --media a.wav --set faces.face_encoder=nix", "faces.face_encoder: there is no encoder 'nix'"),
+        ("run --media a.wav --set features.text_weights=./no", "there is no folder ./no (features.text_weights)"),
+        ("recognize a.wav --modalities a", "a.wav"),
+        ("recognize a.jpg --modalities v", "a.jpg"),
         ("recognize folder --modalities a", "there are no media files or pictures in folder"),
         ("recognize a.wav --modalities a --set emotion.max_turn=1", "did you mean 'max_turns'?"),
         ("recognize a.wav --modalities a --set media.chunk=0.1", "the node 'media' is not part of this run"),
