@@ -17,12 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import MessagePassing
-from torch_geometric.utils import softmax
 
 #: Types of edges: 0 is the other modality of the same utterance, the others are over time.
 SAME_UTTERANCE = 0
@@ -144,7 +141,7 @@ class PastEdges:
     there: Tensor
 
 
-class GraphAttentionLayer(MessagePassing):  # type: ignore[misc]
+class GraphAttentionLayer(nn.Module):
     r"""One round of attention over the typed edges of one cross-modal graph.
 
     GATv2 (https://arxiv.org/abs/2105.14491) with a vector per edge type :math:`t` and edge features :math:`f`. For node
@@ -160,7 +157,7 @@ class GraphAttentionLayer(MessagePassing):  # type: ignore[misc]
     """
 
     def __init__(self, hidden: int, heads: int, dropout: float) -> None:
-        super().__init__(aggr="add", node_dim=0)
+        super().__init__()
         self.heads = heads
         self.target = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(2))
         self.source = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(2))
@@ -183,22 +180,19 @@ class GraphAttentionLayer(MessagePassing):  # type: ignore[misc]
         Returns:
             The new vectors, each ``[N, d]``.
         """
-        count = len(nodes[0])
+        # Not imported with this module: on a robot only step() runs, and PyTorch Geometric takes 120 MB of memory.
+        from torch_geometric.utils import scatter, softmax
+
+        source, target = edges.index
         x_source = torch.cat([linear(x) for linear, x in zip(self.source, nodes, strict=True)])
         x_target = torch.cat([linear(x) for linear, x in zip(self.target, nodes, strict=True)])
-        drawn = self.propagate(
-            edges.index,
-            x=(x_source, x_target),
-            relation=self.relation(edges.type),
-            feature=self.feature(edges.features),
-            there=edges.there,
-            size=(2 * count, 2 * count),
-        ).split(count)
-        return self._updated(nodes, drawn)
-
-    def propagate(self, *args: Any, **kwargs: Any) -> Any:
-        """As the base class does it, which would else write one for this class to the temporary folder, for good."""
-        return super().propagate(*args, **kwargs)
+        value, score = self._value_and_score(
+            x_source[source], x_target[target], self.relation(edges.type), self.feature(edges.features), edges.there
+        )
+        weight = softmax(score, target, num_nodes=len(x_target)) * edges.there.unsqueeze(-1)
+        weight = nn.functional.dropout(weight, self.dropout.p, self.training)
+        drawn = scatter((weight.unsqueeze(-1) * value).flatten(1), target, dim_size=len(x_target), reduce="sum")
+        return self._updated(nodes, drawn.split(len(nodes[0])))
 
     def step(self, nodes: list[Tensor], past: Tensor, edges: PastEdges) -> tuple[list[Tensor], Tensor]:
         """Send messages to one utterance of each of B dialogues.
@@ -241,22 +235,6 @@ class GraphAttentionLayer(MessagePassing):  # type: ignore[misc]
         # Not minus infinity: a node without any edge would get NaN. Its weights are set to 0 afterwards.
         least = torch.finfo(asked.dtype).min / 2
         return value, (asked * self.score).sum(dim=-1).masked_fill(~there.unsqueeze(-1), least)
-
-    def message(
-        self,
-        x_j: Tensor,
-        x_i: Tensor,
-        relation: Tensor,
-        feature: Tensor,
-        there: Tensor,
-        index: Tensor,
-        size_i: int,
-    ) -> Tensor:
-        """What travels along each edge, ``[E, d]``; called by ``propagate``."""
-        value, score = self._value_and_score(x_j, x_i, relation, feature, there)
-        weight = softmax(score, index, num_nodes=size_i) * there.unsqueeze(-1)
-        weight = nn.functional.dropout(weight, self.dropout.p, self.training)
-        return (weight.unsqueeze(-1) * value).flatten(1)
 
 
 class CrossModalGraph(nn.Module):
