@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synctva_ros.apps.cli import DEMO
+from synctva_ros.config import DEMO
 from synctva_ros.events import AudioChunk, FloatArray
 from synctva_ros.sources.media import MediaFile
 

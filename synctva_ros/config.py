@@ -17,6 +17,8 @@ from typing import Any
 Value = bool | int | float | str
 #: Parameters by node.
 Overrides = dict[str, dict[str, Value]]
+#: The folder of the demo's dialogue.
+DEMO = Path(__file__).parent / "demo"
 #: The closed-set recogniser of the demo and the tests.
 DEMO_WHISPER = Path(__file__).parent / "weights" / "whisper_demo"
 #: What counts as a truth value, for ROS too.

@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any
 from synctva_ros.apps import ending
 from synctva_ros.apps.checks import check_file, check_nodes
 from synctva_ros.apps.ending import Failure
-from synctva_ros.config import Overrides, plan, with_settings
+from synctva_ros.config import DEMO, Overrides, plan, with_settings
 from synctva_ros.ros.environment import check_environment, check_namespace
 
 if TYPE_CHECKING:
     from synctva_ros.events import Emotion
-
-DEMO = Path(__file__).parents[1] / "demo"
 
 
 def run(arguments: argparse.Namespace) -> int:

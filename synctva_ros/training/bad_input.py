@@ -30,13 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
+from synctva_ros.config import DEMO
 from synctva_ros.demo.make_dialogue import write_flac
 from synctva_ros.events import SAMPLE_RATE, AudioChunk, ImageArray
 from synctva_ros.sources.files import match_files, read_image, read_lines
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.vision.detector import HAAR, FaceDetector
 
-DEMO = Path(__file__).parent.parent / "demo"
 TABLE = "what.csv"
 #: From this confidence on, an answer counts as sure.
 SURE = 0.5
