@@ -109,16 +109,13 @@ def _serve(nodes: Overrides, config: Path | None, on_emotion: Callable[[Emotion]
     # nobody else: two of them at once must not hear each other.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF" if "media" in nodes else "LOCALHOST")
     try:
-        import rclpy
-
-        from synctva_ros.ros.graph import Graph, GraphError
+        from synctva_ros.ros import graph as ros
     except ImportError as error:
         raise Failure(
             f"{error}: ROS 2 is missing; install the package with pip, or source a ROS 2 workspace"
         ) from error
 
-    log = rclpy.logging
-    ending.quieten(lambda: log.set_logger_level("", log.LoggingSeverity.FATAL))
+    ending.quieten(ros.quieten)
     unwritten: list[OSError] = []
 
     def write(emotion: Emotion) -> None:
@@ -128,10 +125,10 @@ def _serve(nodes: Overrides, config: Path | None, on_emotion: Callable[[Emotion]
         except OSError as error:
             unwritten.append(error)
 
-    graph: Graph | None = None
+    graph: ros.Graph | None = None
     try:
         with ending.loading():
-            graph = Graph(nodes, config, write, namespace)
+            graph = ros.Graph(nodes, config, write, namespace)
             print("Loading the models, which takes 5 to 20 s ...", file=sys.stderr)
             graph.start()
         while not graph.finished:
@@ -139,12 +136,12 @@ def _serve(nodes: Overrides, config: Path | None, on_emotion: Callable[[Emotion]
                 raise unwritten[0]
             time.sleep(0.05)
         return 0
-    except (GraphError, rclpy.exceptions.NameValidationException, RuntimeError) as error:
+    except ros.FAILURES as error:
         raise Failure(str(error).splitlines()[0]) from error
     finally:
         if graph is not None:
             graph.stop()
-        rclpy.try_shutdown()
+        ros.end()
 
 
 def demo(arguments: argparse.Namespace) -> int:

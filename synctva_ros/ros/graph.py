@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+from rclpy.exceptions import NameValidationException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
@@ -43,8 +44,22 @@ def create_node(name: str, **kwargs: Any) -> PerceptionNode:
     return special.get(name, stages.StageNode)(name, **kwargs)
 
 
+def quieten() -> None:
+    """Say nothing more in the log of this process."""
+    rclpy.logging.set_logger_level("", rclpy.logging.LoggingSeverity.FATAL)
+
+
+def end() -> None:
+    """Let go of ROS, whether a graph came to be or not."""
+    rclpy.try_shutdown()
+
+
 class GraphError(RuntimeError):
     """The graph cannot run; the message says which node refused."""
+
+
+#: What is raised when a graph cannot run: its own sentence, or what ROS says of names and contexts.
+FAILURES = (GraphError, NameValidationException, RuntimeError)
 
 
 class Graph:
