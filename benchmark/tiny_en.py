@@ -12,8 +12,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-from synctva_ros.training.whisper_demo import SPECIAL_TOKENS, TIMESTAMP_TOKENS, build_model, save, token_id
+from whisper_demo import SPECIAL_TOKENS, TIMESTAMP_TOKENS, build_model, save, token_id
 
 VOCABULARY = 51_864
 WORDS = ["i", "did", "not", "expect", "to", "see", "you", "here", "so", "early", "this", "morning"]

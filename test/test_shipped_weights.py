@@ -14,10 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from make_dialogue import write_flac
 
 from synctva_ros.apps.recognize import Recognizer
 from synctva_ros.config import NODES
-from synctva_ros.demo.make_dialogue import write_flac
 from synctva_ros.encoders.audio import AudioEncoder
 from synctva_ros.encoders.face import FaceEncoder
 from synctva_ros.encoders.text import TextEncoder
@@ -159,7 +159,7 @@ def test_a_synthetic_voice_says_nothing_of_feelings() -> None:
 
 
 def test_a_drawn_face_is_no_crash(tmp_path: Path) -> None:
-    from synctva_ros.training.bad_input import make_bad_input
+    from bad_input import make_bad_input
 
     make_bad_input(tmp_path)
     recognizer = Recognizer("v", {"faces": {"face_detector": "whole-image"}})  # else no detector may find it
@@ -172,7 +172,7 @@ def test_a_drawn_face_is_no_crash(tmp_path: Path) -> None:
 @needs(RAVDESS)
 def test_the_voice_of_people_who_were_never_heard(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra train is not installed")
-    from synctva_ros.training.voice_encoder import predict, read_clips
+    from synctva_ros.training.tasks.voice import predict, read_clips
 
     encoder = AudioEncoder()
     member = {speakers[0]: number for number, speakers in enumerate(encoder.training["unheard_speakers"])}
@@ -196,7 +196,7 @@ def test_the_voice_of_people_who_were_never_heard(tmp_path: Path) -> None:
 @needs(FER2013)
 def test_faces_that_were_never_seen(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra train is not installed")
-    from synctva_ros.training.face_encoder import read_images
+    from synctva_ros.training.tasks.face import read_images
 
     images, labels = read_images(FER2013)
     rows = np.arange(1, len(labels), 12)  # odd: the network on top is not trained on these either

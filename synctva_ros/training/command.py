@@ -172,7 +172,7 @@ def _look_for_split(arguments: argparse.Namespace, split: str) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     _look_for_split(arguments, "train")
-    from synctva_ros.training.trainer import train
+    from synctva_ros.training.tasks.dialogue import train
 
     train(
         arguments.data,
@@ -199,7 +199,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if not arguments.run.is_dir():
         raise ValueError(f"{arguments.run / 'run.json'} is missing: give a folder that synctva train wrote")
     _look_for_split(arguments, arguments.split)
-    from synctva_ros.training.evaluate import evaluate, print_scores, write_page
+    from synctva_ros.training.evaluation.evaluate import evaluate, print_scores, write_page
 
     found = evaluate(
         arguments.run,
@@ -220,7 +220,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from synctva_ros.training.score import compare, figures, print_figures, write_page
+    from synctva_ros.training.evaluation.score import compare, figures, print_figures, write_page
 
     found = compare(arguments.recognised, arguments.labels, lambda sentence: print(sentence, file=sys.stderr))
     reached = figures(found)
@@ -234,7 +234,7 @@ def _score(arguments: argparse.Namespace) -> None:
 
 def _ablate(arguments: argparse.Namespace) -> None:
     _look_for_split(arguments, "train")
-    from synctva_ros.training.ablate import ablate, write_table
+    from synctva_ros.training.evaluation.ablate import ablate, write_table
 
     results = ablate(
         arguments.data,
@@ -253,7 +253,7 @@ def _ablate(arguments: argparse.Namespace) -> None:
 
 def _extract(arguments: argparse.Namespace) -> None:
     _look_for(arguments.csv, arguments.clips)
-    from synctva_ros.training.extract import extract_meld
+    from synctva_ros.training.data.extract import extract_meld
 
     extract_meld(
         arguments.csv,
@@ -268,7 +268,7 @@ def _extract(arguments: argparse.Namespace) -> None:
 def _train_encoder(arguments: argparse.Namespace) -> None:
     _look_for(arguments.data)
     if arguments.encoder == "text":
-        from synctva_ros.training.text_adapter import train_text_adapter
+        from synctva_ros.training.tasks.text import train_text_adapter
 
         if arguments.report is not None or arguments.epochs is not None:
             raise ValueError("--report and --epochs are of audio and face: leave them out")
@@ -280,11 +280,11 @@ def _train_encoder(arguments: argparse.Namespace) -> None:
     if arguments.epochs is not None:
         given["epochs"] = arguments.epochs
     if arguments.encoder == "audio":
-        from synctva_ros.training.voice_encoder import train_voice_encoder
+        from synctva_ros.training.tasks.voice import train_voice_encoder
 
         scores = train_voice_encoder(arguments.data, arguments.out, **given)
     else:
-        from synctva_ros.training.face_encoder import train_face_encoder
+        from synctva_ros.training.tasks.face import train_face_encoder
 
         scores = train_face_encoder(arguments.data, arguments.out, **given)
     print(

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from synctva_ros.events import MODALITIES
 from synctva_ros.network.explanation import explain
 from synctva_ros.network.synctva import PARTS, DialogueBatch, SyncTVA, SyncTVAConfig
-from synctva_ros.training.corpora import Dialogue, read_corpus
+from synctva_ros.training.data.dialogues import Dialogue, read_corpus
 
 WIDTHS = (12, 9, 7)
 SMALL = SyncTVAConfig(widths=WIDTHS, classes=5, hidden=16, heads=2, window=3)

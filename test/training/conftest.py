@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from synctva_ros.events import FloatArray
-from synctva_ros.training.corpora import CORPORA, VECTORS, Corpus, Dialogue, write_corpus
+from synctva_ros.training.data.dialogues import CORPORA, VECTORS, Corpus, Dialogue, write_corpus
 
 WriteCorpus = Callable[..., Corpus]
 
@@ -39,7 +39,7 @@ class Words:
 @pytest.fixture
 def words(monkeypatch: pytest.MonkeyPatch) -> Words:
     """The encoder that every recipe gets; ``seen`` holds what was encoded."""
-    from synctva_ros.training import text_vectors
+    from synctva_ros.training.data import text_vectors
 
     encoder = Words()
     monkeypatch.setattr(text_vectors, "text_encoder", lambda recipe: encoder)

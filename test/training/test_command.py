@@ -14,10 +14,12 @@ import pytest
 
 from synctva_ros.apps import cli
 from synctva_ros.events import EMOTIONS
-from synctva_ros.training import ablate, text_adapter, trainer
-from synctva_ros.training.corpora import Corpus
+from synctva_ros.training.data.dialogues import Corpus
+from synctva_ros.training.evaluation import ablate
 from synctva_ros.training.recipe import Recipe, read_recipe
-from synctva_ros.training.trainer import Run
+from synctva_ros.training.tasks import dialogue as trainer
+from synctva_ros.training.tasks import text as text_adapter
+from synctva_ros.training.tasks.dialogue import Run
 
 Command = Callable[..., int]
 TINY = "hidden: 8\nheads: 2\nwindow: 2\nepochs: 2\nbatch: 2\nlearning_rate: 0.01\n"

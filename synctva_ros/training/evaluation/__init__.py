@@ -1,0 +1,1 @@
+"""How good something is: one module of figures for networks, encoders and recordings."""

@@ -1,0 +1,197 @@
+"""Scores of a run folder on a split of a corpus: a table, a JSON file, a page with plots."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from synctva_ros.encoders.adapter import ARCHITECTURE as ADAPTER
+from synctva_ros.events import MODALITIES, FloatArray
+from synctva_ros.network.weights import load
+from synctva_ros.training.data.dialogues import VECTORS, Corpus, IntArray, as_recognised, read_corpus
+from synctva_ros.training.data.text_vectors import encode_texts
+from synctva_ros.training.evaluation.metrics import score, summarise
+from synctva_ros.training.evaluation.report import ReportData, write_report
+from synctva_ros.training.recipe import Recipe
+from synctva_ros.training.tasks.dialogue import DESCRIPTION, Run, RunError, collate, load_network, prepare
+from synctva_ros.weights import WEIGHTS, files
+
+_DIALOGUES = 16  # a step
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` found.
+
+    Attributes:
+        run: what was trained.
+        summary: JSON-ready, see ``metrics.summarise``.
+        probabilities: of each seed ``[n, C]``, calibrated.
+        labels: ``[n]``.
+    """
+
+    run: Run
+    summary: dict[str, Any]
+    probabilities: dict[int, FloatArray]
+    labels: IntArray
+
+
+def evaluate(
+    folder: Path,
+    data: Path,
+    corpus: str,
+    split: str,
+    *,
+    modalities: str | None = None,
+    recognised: bool = False,
+    cache: Path | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> Evaluation:
+    """Score every finished seed of a run folder, or the weights in a folder.
+
+    Args:
+        folder: the run folder, or one with weights, such as those that come with the package.
+        data: folder with the corpus.
+        corpus: its name; its classes must be those of the run.
+        split: its split.
+        modalities: letters of those to use, of those that the run was trained with; None for all of them.
+        recognised: read the words as a speech recogniser would write them, in lower case without punctuation.
+        cache: where text vectors are kept; None for the user's cache folder.
+        device: "auto" for an accelerator where there is one.
+        progress: show a bar while texts are encoded.
+
+    Raises:
+        RunError: the run and the corpus do not fit.
+        CorpusError: the corpus cannot be used.
+        WeightsError: the weights of a seed cannot be used.
+    """
+    run, networks = _trained(folder)
+    used = run.modalities if modalities is None else modalities
+    if not used or set(used) - set(run.modalities):
+        raise RunError(f"{folder} was trained with the modalities {run.modalities!r}, not {used!r}: name some of those")
+    read = read_corpus(data, corpus, split)
+    if recognised:
+        plain = (replace(d, texts=tuple(map(as_recognised, d.texts))) for d in read.dialogues)
+        read = replace(read, dialogues=tuple(plain))
+    if read.labels != run.labels:
+        raise RunError(
+            f"{folder} was trained for the classes {', '.join(run.labels)}, but {corpus} has "
+            f"{', '.join(read.labels)}: evaluate it on a corpus of the same classes"
+        )
+    _check_vectors(folder, run, read, used)
+    text = np.zeros((len(read), run.widths[0]), np.float32)
+    if "t" in used:
+        (text,), name, _ = encode_texts([read], run.recipe, cache, progress)
+        if name != run.encoders["text"]:
+            raise RunError(
+                f"{folder} was trained with the text encoder {run.encoders['text']}, here it is {name}: install or "
+                "configure the same one"
+            )
+    dialogues = prepare(read, text, used, run.widths)
+    steps = [collate(dialogues[first : first + _DIALOGUES]) for first in range(0, len(dialogues), _DIALOGUES)]
+    labels = np.concatenate([wanted.numpy() for _, wanted in steps])
+    probabilities = {}
+    for seed, where_it_is in networks.items():
+        model = load_network(run, where_it_is, device)
+        where = next(model.parameters()).device
+        with torch.inference_mode():
+            parts = [model.probabilities(model(batch.to(where))).double().cpu().numpy() for batch, _ in steps]  # type: ignore[operator]
+        probabilities[seed] = np.concatenate(parts)
+    scores = {seed: score(of_seed, labels, run.labels) for seed, of_seed in probabilities.items()}
+    return Evaluation(run, summarise(scores), probabilities, labels)
+
+
+def _trained(folder: Path) -> tuple[Run, dict[int, Path]]:
+    """What was trained, and the folder of each seed's network."""
+    if (folder / DESCRIPTION).is_file() or not (folder / files.DESCRIPTION).is_file():
+        run = Run.read(folder)
+        return run, {seed: folder / f"seed-{seed}" for seed in run.seeds(folder)}
+    model, described = load(folder)
+    config = model.config
+    encoders = [described.encoders[name] for name in MODALITIES]
+    # The adapters that come with the package are found by what the text encoder calls itself with them.
+    adapter = next((name for name, tuned in _adapters().items() if encoders[0].endswith(f"+{tuned}")), "")
+    used = "".join(name[0] for name, width in zip(MODALITIES, config.widths, strict=True) if width)
+    run = Run(
+        corpus=described.model_id,
+        labels=described.labels,
+        context=config.context,
+        modalities=used,
+        encoders=dict(zip(MODALITIES, encoders, strict=True)),
+        widths=config.widths,
+        recipe=Recipe(text_adapter=adapter),
+    )
+    return run, {int(described.training.get("seed", 0)): folder}
+
+
+def _adapters() -> dict[str, str]:
+    """Folder and name of each adapter that comes with the package."""
+    found = {path.parent.name: json.loads(path.read_bytes()) for path in WEIGHTS.glob(f"*/{files.DESCRIPTION}")}
+    return {folder: str(written["name"]) for folder, written in found.items() if written["architecture"] == ADAPTER}
+
+
+def _check_vectors(folder: Path, run: Run, corpus: Corpus, used: str) -> None:
+    for name, width in zip(VECTORS, run.widths[1:], strict=True):
+        if name[0] not in used:
+            continue
+        there = corpus.widths.get(name, 0)
+        if there != width:
+            raise RunError(
+                f"{folder} was trained with {name} vectors of width {width}, but {corpus.name} {corpus.split} has "
+                f"{f'width {there}' if there else 'none'}: extract them with the encoder {run.encoders[name]!r}, or "
+                "leave the modality out with --modalities"
+            )
+        encoder = corpus.encoders.get(name) or "unnamed"
+        if encoder != run.encoders[name]:
+            raise RunError(
+                f"{folder} was trained with {name} vectors of {run.encoders[name]!r}, but those of {corpus.name} "
+                f"{corpus.split} are of {encoder!r}: extract them with the same encoder"
+            )
+
+
+def write_page(found: Evaluation, folder: Path, corpus: str, split: str, path: Path) -> None:
+    """Write the page with the plots: confusion, reliability, classes, training curves."""
+    run, seeds = found.run, list(found.probabilities)
+    curves = {}
+    for seed in seeds:
+        file = folder / f"seed-{seed}" / "curves.json"
+        curves[seed] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    write_report(
+        ReportData(
+            title=f"{run.recipe.model} on {corpus} {split}",
+            subtitle=f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}, {run.context} context, modalities "
+            f"{', '.join(m for m in run.encoders if m[0] in run.modalities)}",
+            names=run.labels,
+            summary=found.summary,
+            probabilities=found.probabilities,
+            labels=found.labels,
+            curves=curves,
+            notes=(f"Trained on {run.corpus}; text encoder {run.encoders['text']}.",),
+        ),
+        path,
+    )
+
+
+def print_scores(summary: dict[str, Any]) -> None:
+    """Print the figures for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"{summary['n']} utterances, {len(summary['accuracy']['seeds'])} seed(s)")
+    names = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "macro_f1": "macro F1", "ece": "calibration error"}
+    for name, title in names.items():
+        console.print(f"{title:18s} {100 * summary[name]['mean']:5.1f} ± {100 * summary[name]['std']:.1f} %")
+    table = Table("class", "F1", "precision", "recall", "utterances")
+    for name, figures in summary["per_class"].items():
+        cells = [
+            f"{100 * figures[m]['mean']:.1f} ± {100 * figures[m]['std']:.1f}" for m in ("f1", "precision", "recall")
+        ]
+        table.add_row(name, *cells, str(figures["support"]))
+    console.print(table)

@@ -1,0 +1,563 @@
+"""Training: a corpus in the layout of ``docs/corpora.md`` in, a run folder out.
+
+A run folder holds ``run.json`` (what was trained, see :class:`Run`) and for each seed a folder ``seed-N``::
+
+    model.safetensors, model.json   the weights of the best epoch, as synctva_ros.network.weights writes them
+    curves.json                     losses and scores of each epoch
+    metrics.json                    scores of the chosen epoch on the validation split
+    checkpoint.safetensors          only while the seed is not finished
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, log_softmax
+
+from synctva_ros.events import MODALITIES, FloatArray
+from synctva_ros.network.synctva import DialogueBatch, SyncTVA, SyncTVAConfig
+from synctva_ros.network.weights import Description, load, save
+from synctva_ros.training import checkpoint
+from synctva_ros.training.data.dialogues import VECTORS, Corpus, Dialogue, read_corpus
+from synctva_ros.training.data.text_vectors import encode_texts
+from synctva_ros.training.evaluation.metrics import Scores, fit_temperature, score
+from synctva_ros.training.recipe import Recipe
+from synctva_ros.training.tasks.references import LateFusionReference, RecurrentReference, ReferenceConfig
+from synctva_ros.weights.files import TENSORS
+
+FORMAT_VERSION = 1
+DESCRIPTION = "run.json"
+ARCHITECTURES: dict[str, tuple[type[nn.Module], type]] = {
+    SyncTVA.ARCHITECTURE: (SyncTVA, SyncTVAConfig),
+    RecurrentReference.ARCHITECTURE: (RecurrentReference, ReferenceConfig),
+    LateFusionReference.ARCHITECTURE: (LateFusionReference, ReferenceConfig),
+}
+#: A corpus without times gets these: seconds before the first word, for each word, and between utterances.
+ONSET, PER_WORD, PAUSE = 0.2, 0.3, 0.5
+
+#: The epoch is chosen by the mean over this many: validation splits are small, and a single lucky epoch is no reason.
+SMOOTHED = 3
+
+Context = Literal["causal", "full"]
+
+
+class RunError(ValueError):
+    """A run folder cannot be used; the message says which part of it and what to do."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says of itself.
+
+    Attributes:
+        corpus: name of the corpus.
+        labels: its classes, in the order of the outputs.
+        context: what an utterance sees of its dialogue.
+        modalities: letters of those that were trained on, of "tav".
+        encoders: per modality the name of the encoder; "none" where there are no vectors, "unnamed" where the corpus
+            does not say.
+        widths: length of the vectors; 0 for a modality that is not used.
+        recipe: everything else.
+    """
+
+    corpus: str
+    labels: tuple[str, ...]
+    context: Context
+    modalities: str
+    encoders: dict[str, str]
+    widths: tuple[int, int, int]
+    recipe: Recipe
+
+    def write(self, folder: Path) -> None:
+        """Write ``run.json``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2)
+        (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """Read ``run.json``.
+
+        Raises:
+            RunError: it is not there, of another version, or not as it should be.
+        """
+        path = folder / DESCRIPTION
+        try:
+            written = json.loads(path.read_text(encoding="utf-8"))
+            version = written.pop("format_version", None)
+        except FileNotFoundError as error:
+            raise RunError(f"{path} is missing: give a folder that synctva train wrote") from error
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise RunError(f"{path} cannot be read ({error}): train again") from error
+        if version != FORMAT_VERSION:
+            raise RunError(
+                f"{path} has format version {version!r}, this program reads {FORMAT_VERSION}: train again, or use the "
+                "program that wrote it"
+            )
+        try:
+            written["recipe"] = Recipe(**written["recipe"])
+            for name in ("labels", "widths"):
+                written[name] = tuple(written[name])
+            return cls(**written)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{path} cannot be used ({error}): train again") from error
+
+    def seeds(self, folder: Path) -> list[int]:
+        """The seeds whose training is finished.
+
+        Raises:
+            RunError: there is none.
+        """
+        numbers = (path.name.removeprefix("seed-") for path in folder.glob("seed-*") if _finished(path))
+        done = sorted(int(number) for number in numbers if number.isdecimal())
+        if not done:
+            raise RunError(f"{folder} holds no finished seed: let synctva train come to its end")
+        return done
+
+
+def _finished(folder: Path) -> bool:
+    """Whether the training of a seed came to its end; its checkpoint is deleted when all else is written."""
+    return (folder / TENSORS).is_file() and not (folder / checkpoint.FILE).is_file()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One dialogue as tensors: the fields of ``DialogueBatch`` but for ``dialogue``, and labels ``[n]``."""
+
+    text: Tensor
+    audio: Tensor
+    vision: Tensor
+    mask: Tensor
+    start: Tensor
+    end: Tensor
+    speaker: Tensor
+    labels: Tensor
+
+
+def prepare(
+    corpus: Corpus, text: FloatArray, modalities: str, widths: tuple[int, int, int] | None = None
+) -> list[Prepared]:
+    """Dialogues as tensors.
+
+    Args:
+        corpus: of ``n`` utterances in all.
+        text: their text vectors ``[n, width]``, in the corpus's order.
+        modalities: letters of those to use, of "tav".
+        widths: length of the vectors of those that are not used, for a network that has them; None: 0.
+
+    Raises:
+        ValueError: an utterance has none of the modalities.
+    """
+    prepared, first = [], 0
+    for dialogue in corpus.dialogues:
+        count = len(dialogue.texts)
+        given = {"text": text[first : first + count], "audio": dialogue.audio, "vision": dialogue.vision}
+        first += count
+        vectors, masks = [], []
+        for letter, name, width in zip("tav", MODALITIES, widths or (0, 0, 0), strict=True):
+            rows = given[name] if letter in modalities else None
+            rows = np.full((count, width), np.nan, np.float32) if rows is None else rows
+            masks.append(np.isfinite(rows).all(axis=1) & (rows.shape[1] > 0))
+            vectors.append(torch.from_numpy(np.ascontiguousarray(rows)))
+        mask = torch.from_numpy(np.stack(masks, axis=1))
+        if lonely := (~mask.any(dim=1)).nonzero().flatten().tolist():
+            raise ValueError(
+                f"{corpus.name} {corpus.split}: utterance {lonely[0] + 1} of dialogue {dialogue.id!r} has none of the "
+                f"modalities {modalities!r}: add one that it has"
+            )
+        start, end = _times(dialogue)
+        names = {name: number for number, name in enumerate(dict.fromkeys(dialogue.speakers))}
+        speaker = torch.tensor([names[name] if name else -1 for name in dialogue.speakers])
+        labels = torch.from_numpy(dialogue.labels)
+        prepared.append(Prepared(vectors[0], vectors[1], vectors[2], mask, start, end, speaker, labels))
+    return prepared
+
+
+def _times(dialogue: Dialogue) -> tuple[Tensor, Tensor]:
+    if dialogue.times is not None:
+        return torch.from_numpy(dialogue.times[:, 0].copy()), torch.from_numpy(dialogue.times[:, 1].copy())
+    duration = torch.tensor([ONSET + PER_WORD * len(text.split()) for text in dialogue.texts])
+    end = (duration + PAUSE).cumsum(0) - PAUSE
+    return end - duration, end
+
+
+def collate(dialogues: Sequence[Prepared]) -> tuple[DialogueBatch, Tensor]:
+    """Dialogues as one batch, and their labels ``[N]``."""
+    names = ("text", "audio", "vision", "mask", "start", "end", "speaker")
+    number = torch.arange(len(dialogues))
+    index = number.repeat_interleave(torch.tensor([len(dialogue.labels) for dialogue in dialogues]))
+    parts = {name: torch.cat([getattr(dialogue, name) for dialogue in dialogues]) for name in names}
+    return DialogueBatch(**parts, dialogue=index), torch.cat([dialogue.labels for dialogue in dialogues])
+
+
+class Loss:
+    r"""The loss of a recipe, for classes of very different frequency :math:`\pi_c`.
+
+    .. math:: \ell = -w_y (1 - p_y)^\gamma \log p_y, \qquad p = \mathrm{softmax}(\text{logits} + \tau \log \pi)
+
+    with :math:`w_c \propto \pi_c^{-k}`, label smoothing, :math:`\gamma` of the focal loss, :math:`\tau` of the logit
+    adjustment and :math:`k` of the class weights from the recipe. To this comes the same loss of each present
+    modality's own vote, weighed with ``vote_loss``.
+    """
+
+    def __init__(self, recipe: Recipe, labels: Tensor, classes: int) -> None:
+        self.recipe = recipe
+        share = torch.bincount(labels, minlength=classes).clamp_min(1) / len(labels)
+        weight = share**-recipe.class_weight
+        self.weight = weight / (weight * share).sum()
+        self.shift = recipe.logit_adjustment * share.log()
+
+    def __call__(self, output: Any, batch: DialogueBatch, labels: Tensor) -> Tensor:
+        """The loss of a batch, a scalar."""
+        total = self._of(output.logits, labels)
+        if self.recipe.vote_loss and hasattr(output, "votes"):
+            for m in range(len(MODALITIES)):
+                if bool((there := batch.mask[:, m]).any()):
+                    total = total + self.recipe.vote_loss * self._of(output.votes[there, m], labels[there])
+        return total
+
+    def _of(self, logits: Tensor, labels: Tensor) -> Tensor:
+        logits = logits + self.shift.to(logits)
+        weight = self.weight.to(logits)
+        each = cross_entropy(
+            logits, labels, weight=weight, label_smoothing=self.recipe.label_smoothing, reduction="none"
+        )
+        if self.recipe.focal:
+            own = log_softmax(logits, dim=-1).gather(1, labels.unsqueeze(1)).squeeze(1).exp()
+            each = (1.0 - own) ** self.recipe.focal * each
+        return each.sum() / weight[labels].sum()
+
+
+def build(run: Run) -> nn.Module:
+    """The untrained network of a run."""
+    recipe = run.recipe
+    if recipe.model == "sync-tva":
+        return SyncTVA(
+            SyncTVAConfig(
+                widths=run.widths,
+                classes=len(run.labels),
+                hidden=recipe.hidden,
+                heads=recipe.heads,
+                layers=recipe.layers,
+                window=recipe.window,
+                context=run.context,
+                dropout=recipe.dropout,
+                without=recipe.without,
+            )
+        )
+    config = ReferenceConfig(run.widths, len(run.labels), recipe.hidden, recipe.layers, run.context, recipe.dropout)
+    return RecurrentReference(config) if recipe.model == "gru" else LateFusionReference(config)
+
+
+def train(
+    data: Path,
+    corpus: str,
+    out: Path,
+    recipe: Recipe,
+    *,
+    context: Context = "causal",
+    modalities: str = "tav",
+    seeds: Sequence[int] = (1,),
+    cache: Path | None = None,
+    device: str = "auto",
+    progress: bool = True,
+    report: Callable[[str], None] = print,
+) -> Run:
+    """Train one network for each seed; what is finished in ``out`` is kept, what is unfinished goes on.
+
+    The epoch is the one with the best weighted F1 on the validation split, averaged with the two before it; the
+    temperature is fitted on that split too.
+
+    Args:
+        data: folder with ``NAME_train.jsonl`` and ``NAME_valid.jsonl``.
+        corpus: name of the corpus.
+        out: the run folder.
+        recipe: network, loss and schedule.
+        context: "full" lets an utterance see later turns.
+        modalities: letters of those to use, of "tav"; those that the corpus has no vectors of are left out.
+        seeds: one network each.
+        cache: where text vectors are kept; None for the user's cache folder.
+        device: "auto" for an accelerator where there is one.
+        progress: show bars.
+        report: gets a line for each finished seed.
+
+    Raises:
+        CorpusError: the corpus cannot be used.
+        RunError: ``out`` holds another run, or the training failed.
+        ValueError: no such modality, the corpus has none of those, or its splits do not fit each other; an utterance
+            has no modality; there is no such device; or the network cannot be built.
+    """
+    device = _device(device)
+    splits = [read_corpus(data, corpus, split) for split in ("train", "valid")]
+    first = splits[0]
+    used = usable(first, modalities)
+    for name in VECTORS:
+        made = [
+            f"width {split.widths[name]} of {split.encoders.get(name) or 'unnamed'!r}"
+            if name in split.widths
+            else "none"
+            for split in splits
+        ]
+        if name[0] in modalities and made[0] != made[1]:
+            raise ValueError(
+                f"{corpus}: the {name} vectors are {made[0]} in the training split and {made[1]} in the validation "
+                "split: extract both with the same encoder"
+            )
+    texts, name, width = (
+        encode_texts(splits, recipe, cache, progress)
+        if "t" in used
+        else ([np.zeros((len(s), 0), np.float32) for s in splits], "none", 0)
+    )
+    run = Run(
+        corpus=corpus,
+        labels=first.labels,
+        context=context,
+        modalities=used,
+        encoders={"text": name}
+        | {m: (first.encoders.get(m) or "unnamed") if m[0] in used else "none" for m in ("audio", "vision")},
+        widths=(
+            width,
+            first.widths.get("audio", 0) if "a" in used else 0,
+            first.widths.get("vision", 0) if "v" in used else 0,
+        ),
+        recipe=recipe,
+    )
+    if (out / DESCRIPTION).is_file() and (there := Run.read(out)) != run:
+        changed = [field.name for field in fields(run) if getattr(run, field.name) != getattr(there, field.name)]
+        raise RunError(f"{out} holds another run ({', '.join(changed)} differ): give another folder, or delete it")
+    training, validation = (prepare(split, text, used) for split, text in zip(splits, texts, strict=True))
+    build(run)  # what cannot be built shall leave no run folder behind
+    run.write(out)
+    for number, seed in enumerate(seeds, start=1):
+        folder = out / f"seed-{seed}"
+        if _finished(folder):
+            report(f"seed {seed}: finished before, kept")
+            continue
+        scores = train_seed(run, training, validation, folder, seed, device, progress)
+        report(
+            f"seed {seed} ({number} of {len(seeds)}): validation weighted F1 {scores.weighted_f1:.3f}, "
+            f"macro F1 {scores.macro_f1:.3f}, calibration error {scores.ece:.3f}"
+        )
+    return run
+
+
+def usable(corpus: Corpus, modalities: str) -> str:
+    """Letters of those modalities that the corpus has, in the order "tav".
+
+    Raises:
+        ValueError: there is no such modality, or the corpus has none of those.
+    """
+    if not modalities or set(modalities) - set("tav"):
+        raise ValueError(f"modalities are {modalities!r}: give some of t (text), a (audio), v (vision)")
+    there = "".join(m[0] for m in MODALITIES if m[0] in modalities and (m == "text" or m in corpus.widths))
+    if not there:
+        raise ValueError(f"{corpus.name} has no vectors of the modalities {modalities!r}: add t, or extract them")
+    return there
+
+
+def train_seed(
+    run: Run,
+    training: Sequence[Prepared],
+    validation: Sequence[Prepared],
+    folder: Path,
+    seed: int,
+    device: str = "auto",
+    progress: bool = True,
+) -> Scores:
+    """Train one network and write its folder; returns its scores on the validation split.
+
+    Raises:
+        RunError: the checkpoint cannot be used, or the loss is no longer finite.
+    """
+    from tqdm import tqdm
+
+    recipe = run.recipe
+    where = torch.device(_device(device))
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model = build(run).to(where)
+    for project, m in zip(model.projection, [m for m, width in enumerate(run.widths) if width], strict=True):  # type: ignore[arg-type]
+        rows = torch.cat([(d.text, d.audio, d.vision)[m][d.mask[:, m]] for d in training])
+        project.fit(rows.to(where))
+    loss_of = Loss(recipe, torch.cat([dialogue.labels for dialogue in training]), len(run.labels))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    steps = -(-len(training) // recipe.batch)
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.averaging), use_buffers=True
+    )
+    curves: dict[str, list[float]] = {
+        name: [] for name in ("train_loss", "valid_loss", "valid_weighted_f1", "valid_macro_f1", "valid_smoothed_f1")
+    }
+    best: dict[str, Tensor] = {}
+    begun = 0
+    if (stored := checkpoint.load_checkpoint(folder)) is not None:
+        groups, done = stored
+        try:
+            model.load_state_dict(groups["best"])  # tried now rather than after the last epoch
+            model.load_state_dict(groups["model"])
+            average.load_state_dict(groups["average"])
+            checkpoint.restore_optimizer(optimizer, groups["optimizer"])
+            torch.set_rng_state(groups["random"]["torch"])
+            rng.bit_generator.state = done["random"]
+            best, curves, begun = groups["best"], done["curves"], done["epoch"]
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise RunError(
+                f"{folder / checkpoint.FILE} is of another network ({reason}): delete it to begin this seed again"
+            ) from error
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _one_cycle((step + begun * steps) / (recipe.epochs * steps))
+    )
+
+    held_out = list(_batches(validation, recipe.batch))
+    labels = np.concatenate([wanted.numpy() for _, wanted in held_out])
+    bar = tqdm(
+        total=recipe.epochs * steps, initial=begun * steps, disable=not progress, desc=f"seed {seed}", unit="step"
+    )
+    for epoch in range(begun, recipe.epochs):
+        model.train()
+        total = 0.0
+        shuffled = [training[i] for i in rng.permutation(len(training))]
+        for batch, wanted in _batches(shuffled, recipe.batch):
+            batch = _drop(batch, recipe, rng).to(where)
+            loss = loss_of(model(batch), batch, wanted.to(where))
+            if not math.isfinite(loss.item()):
+                raise RunError(f"seed {seed}: the loss is {loss.item()} in epoch {epoch + 1}: lower the learning rate")
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            average.update_parameters(model)
+            total += loss.item() / steps
+            bar.update()
+        logits = predict_logits(average.module, held_out)
+        scores = score(_softmax(logits), labels, run.labels)
+        curves["train_loss"].append(total)
+        curves["valid_loss"].append(float(cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))))
+        curves["valid_weighted_f1"].append(scores.weighted_f1)
+        curves["valid_macro_f1"].append(scores.macro_f1)
+        bar.set_postfix(valid_weighted_f1=f"{scores.weighted_f1:.3f}")
+        curves["valid_smoothed_f1"].append(float(np.mean(curves["valid_weighted_f1"][-SMOOTHED:])))
+        if curves["valid_smoothed_f1"][-1] >= max(curves["valid_smoothed_f1"]):
+            best = {name: tensor.detach().clone() for name, tensor in average.module.state_dict().items()}
+        checkpoint.save_checkpoint(
+            folder,
+            {
+                "model": model.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": checkpoint.optimizer_tensors(optimizer),
+                "random": {"torch": torch.get_rng_state()},
+                "best": best,
+            },
+            {"epoch": epoch + 1, "curves": curves, "random": rng.bit_generator.state},
+        )
+    bar.close()
+    model.load_state_dict(best)
+    return _finish(run, model, held_out, labels, curves, folder, seed)
+
+
+def _finish(
+    run: Run,
+    model: nn.Module,
+    held_out: Sequence[tuple[DialogueBatch, Tensor]],
+    labels: Any,
+    curves: dict[str, list[float]],
+    folder: Path,
+    seed: int,
+) -> Scores:
+    """Fit the temperature, write everything, and delete the checkpoint: the sign that the seed is finished."""
+    logits = predict_logits(model, held_out)
+    temperature = fit_temperature(logits, labels)
+    model.temperature = (temperature,) * len(MODALITIES)  # type: ignore[assignment]
+    scores = score(_softmax(logits / temperature), labels, run.labels)
+    smoothed = curves["valid_smoothed_f1"]
+    chosen = max(epoch for epoch, f1 in enumerate(smoothed, start=1) if f1 == max(smoothed))  # as in train_seed
+    (folder / "curves.json").write_text(json.dumps({**curves, "chosen_epoch": [chosen]}, indent=1) + "\n")
+    figures = {name: getattr(scores, name) for name in ("accuracy", "weighted_f1", "macro_f1", "ece", "n")}
+    (folder / "metrics.json").write_text(json.dumps(figures, indent=1) + "\n")
+    description = Description(
+        model_id=f"{run.recipe.model}-{run.corpus}-{run.context}-{seed}",
+        labels=run.labels,
+        encoders=run.encoders,
+        training={
+            "made_with": "synctva train",
+            "corpus": run.corpus,
+            "seed": seed,
+            "epoch": chosen,
+            "validation": figures,
+        },
+    )
+    save(model, folder, description)
+    (folder / checkpoint.FILE).unlink(missing_ok=True)
+    return scores
+
+
+def load_network(run: Run, folder: Path, device: str = "auto") -> nn.Module:
+    """The trained network of the folder of a seed.
+
+    Raises:
+        WeightsError: its files cannot be used.
+    """
+    model: nn.Module
+    model, _ = load(folder, _device(device), labels=run.labels, encoders=run.encoders, architectures=ARCHITECTURES)
+    return model
+
+
+@torch.inference_mode()
+def predict_logits(model: nn.Module, batches: Sequence[tuple[DialogueBatch, Tensor]]) -> FloatArray:
+    """Logits ``[n, C]`` before the temperature, for all utterances in their order."""
+    model.eval()
+    where = next(model.parameters()).device
+    logits = [model(batch.to(where)).logits.cpu().numpy() for batch, _ in batches]
+    return np.concatenate(logits).astype(np.float64)
+
+
+def _batches(dialogues: Sequence[Prepared], size: int) -> Iterator[tuple[DialogueBatch, Tensor]]:
+    for first in range(0, len(dialogues), size):
+        yield collate(dialogues[first : first + size])
+
+
+def _drop(batch: DialogueBatch, recipe: Recipe, rng: np.random.Generator) -> DialogueBatch:
+    """Leave out modalities and speakers at random, at least one modality of each utterance staying."""
+    if recipe.modality_dropout:
+        kept = batch.mask & torch.from_numpy(rng.random(batch.mask.shape) >= recipe.modality_dropout)
+        batch = replace(batch, mask=torch.where(kept.any(dim=1, keepdim=True), kept, batch.mask))
+    if recipe.unknown_speakers:
+        unknown = torch.from_numpy(rng.random(int(batch.dialogue[-1]) + 1) < recipe.unknown_speakers)[batch.dialogue]
+        batch = replace(batch, speaker=batch.speaker.masked_fill(unknown, -1))
+    return batch
+
+
+def _one_cycle(progress: float, warm_up: float = 0.1) -> float:
+    """Share of the largest learning rate: up in a tenth of the steps, then down along a cosine."""
+    if progress < warm_up:
+        return 0.04 + 0.96 * progress / warm_up
+    return max(0.5 * (1.0 + math.cos(math.pi * min((progress - warm_up) / (1.0 - warm_up), 1.0))), 1e-4)
+
+
+def _softmax(logits: FloatArray) -> FloatArray:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: FloatArray = shifted / shifted.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise ValueError(f"the device is {name!r}, but PyTorch finds no such device here: give 'cpu' or 'auto'")
+        # Read when the first matrix is multiplied; without it cuBLAS may differ from run to run.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return name

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.special import log_softmax, softmax
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+
+from synctva_ros.events import FloatArray
+from synctva_ros.training.evaluation.metrics import (
+    TEMPERATURES,
+    ClassScore,
+    IntArray,
+    expected_calibration_error,
+    fit_temperature,
+    reliability,
+    score,
+    summarise,
+)
+
+Sample = tuple[FloatArray, IntArray]
+NAMES = ("calm", "glad", "cross")
+PROBABILITIES = np.array([[0.8, 0.1, 0.1], [0.6, 0.4, 0.0], [0.2, 0.7, 0.1], [0.3, 0.6, 0.1]], np.float32)
+LABELS = np.array([0, 1, 1, 1])
+
+
+@st.composite
+def samples(draw: st.DrawFn) -> Sample:
+    """Logits ``[n, C]`` of up to 60 utterances, from undecided to certain, and labels."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n, classes = draw(st.integers(1, 60)), draw(st.integers(2, 8))
+    sharpness = draw(st.sampled_from([0.0, 0.5, 3.0, 30.0]))
+    return (sharpness * rng.normal(size=(n, classes))).astype(np.float32), rng.integers(0, classes, n)
+
+
+def names(probabilities: FloatArray) -> list[str]:
+    return [f"class {i}" for i in range(probabilities.shape[1])]
+
+
+def test_score_by_hand() -> None:
+    scores = score(PROBABILITIES, LABELS, NAMES)
+    assert scores.accuracy == 0.75
+    assert scores.confusion.tolist() == [[1, 0, 0], [1, 2, 0], [0, 0, 0]]
+    assert scores.per_class == {
+        "calm": ClassScore(precision=0.5, recall=1.0, f1=pytest.approx(2 / 3), support=1),
+        "glad": ClassScore(precision=1.0, recall=pytest.approx(2 / 3), f1=pytest.approx(0.8), support=3),
+        "cross": ClassScore(precision=0.0, recall=0.0, f1=0.0, support=0),
+    }
+    assert scores.weighted_f1 == pytest.approx((2 / 3 + 3 * 0.8) / 4)
+    assert scores.macro_f1 == pytest.approx((2 / 3 + 0.8) / 2), "a class without utterances is left out"
+    assert scores.n == 4
+
+
+def test_a_class_that_is_only_predicted_is_not_in_macro_f1() -> None:
+    scores = score(np.eye(3, dtype=np.float32)[[0, 1, 2]], np.array([0, 1, 1]), NAMES)
+    assert scores.per_class["cross"].f1 == 0.0
+    assert scores.macro_f1 == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_reliability_by_hand() -> None:
+    # 0.6 twice (one of them right), 0.7 and 0.8; as float32, 0.8 is just above the edge.
+    confidence, accuracy, share = reliability(PROBABILITIES, LABELS, bins=5)
+    assert confidence == pytest.approx([(0.6 + 0.6 + 0.7) / 3, 0.8])
+    assert accuracy == pytest.approx([2 / 3, 1.0])
+    assert share == pytest.approx([0.75, 0.25])
+    confidence, accuracy, share = reliability(PROBABILITIES, LABELS, bins=20)
+    assert confidence == pytest.approx([0.6, 0.7, 0.8])
+    assert accuracy == pytest.approx([0.5, 1.0, 1.0])
+    assert share == pytest.approx([0.5, 0.25, 0.25])
+    assert expected_calibration_error(PROBABILITIES, LABELS, bins=20) == pytest.approx(0.05 + 0.075 + 0.05)
+
+
+def test_confidence_on_an_edge_is_in_the_lower_bin() -> None:
+    edge = np.array([[0.5, 0.5], [0.5, 0.5], [0.375, 0.625]])
+    confidence, _, share = reliability(edge, np.array([0, 0, 1]), bins=2)
+    assert confidence.tolist() == [0.5, 0.625]
+    assert share == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_calibration_error_of_the_worst_model_is_one() -> None:
+    sure = np.array([[1.0005, 0.0], [1.0, 0.0]], np.float32)  # a rounding error above 1
+    assert expected_calibration_error(sure, np.array([1, 1])) == 1.0
+
+
+@given(samples())
+def test_measures_are_between_zero_and_one(sample: Sample) -> None:
+    probabilities, labels = softmax(sample[0], axis=1), sample[1]
+    scores = score(probabilities, labels, names(probabilities))
+    for value in (scores.accuracy, scores.weighted_f1, scores.macro_f1, scores.ece):
+        assert 0 <= value <= 1
+    confidence, accuracy, share = reliability(probabilities, labels)
+    assert len(confidence) == len(accuracy) == len(share) <= 15
+    assert (np.diff(confidence) > 0).all()
+    assert share.sum() == pytest.approx(1)
+    assert share @ accuracy == pytest.approx(scores.accuracy)
+    assert share @ confidence == pytest.approx(probabilities.max(1).mean(), rel=1e-5)
+
+
+@given(samples())
+def test_agrees_with_sklearn(sample: Sample) -> None:
+    probabilities, labels = softmax(sample[0], axis=1), sample[1]
+    scores, predicted = score(probabilities, labels, names(probabilities)), probabilities.argmax(1)
+    assert scores.accuracy == pytest.approx(accuracy_score(labels, predicted))
+    assert scores.weighted_f1 == pytest.approx(f1_score(labels, predicted, average="weighted", zero_division=0))
+    macro = f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)
+    assert scores.macro_f1 == pytest.approx(macro)
+    assert scores.confusion.sum() == scores.n == len(labels)
+    assert scores.confusion.sum(1).tolist() == [c.support for c in scores.per_class.values()]
+
+
+@given(st.lists(st.integers(0, 6), min_size=1))
+def test_one_hot_truth_is_perfect(labels: list[int]) -> None:
+    scores = score(np.eye(7, dtype=np.float32)[labels], np.array(labels), [*"abcdefg"])
+    assert (scores.accuracy, scores.weighted_f1, scores.macro_f1, scores.ece) == (1, 1, 1, 0)
+
+
+@given(samples(), st.randoms(use_true_random=False))
+def test_order_of_the_utterances_does_not_matter(sample: Sample, random: object) -> None:
+    logits, labels = sample
+    order = list(range(len(labels)))
+    random.shuffle(order)
+    probabilities = softmax(logits, axis=1)
+    one = summarise({1: score(probabilities, labels, names(probabilities))})
+    other = summarise({1: score(probabilities[order], labels[order], names(probabilities))})
+    assert one.pop("ece")["mean"] == pytest.approx(other.pop("ece")["mean"], abs=1e-12)  # a sum of floats
+    assert one == other
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.25, 4.0))
+def test_temperature_scales_with_the_logits(seed: int, factor: float) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(200, 4))
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(1)  # drawn from the softmax, so 1 is about right
+    temperature = fit_temperature(logits, labels)
+    assert 0.5 < temperature < 2
+    assert fit_temperature(factor * logits, labels) == pytest.approx(factor * temperature, rel=1e-3)
+
+
+@settings(deadline=None)
+@given(samples())
+def test_no_other_temperature_has_less_log_loss(sample: Sample) -> None:
+    logits, labels = sample[0].astype(np.float64), sample[1]
+
+    def loss(temperature: float) -> float:
+        return -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels].mean()
+
+    least = loss(fit_temperature(logits, labels))
+    for other in np.geomspace(*TEMPERATURES, 30):
+        # The search stops a little before the bounds.
+        assert least <= loss(other) * (1 + 1e-3) + 1e-9
+
+
+def test_temperature_by_hand() -> None:
+    # Right in 3 of 4: the best probability is 3/4, so 2/T = log 3.
+    logits = np.array([[2.0, 0.0]] * 4, np.float32)
+    temperature = fit_temperature(logits, np.array([0, 0, 0, 1]))
+    assert temperature == pytest.approx(2 / math.log(3), rel=1e-4)
+    scaled = softmax(logits / temperature, axis=1)
+    assert log_loss([0, 0, 0, 1], scaled) == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
+
+
+def test_temperature_of_faultless_logits_is_the_least() -> None:
+    logits = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    assert fit_temperature(logits, np.array([0, 1])) == pytest.approx(TEMPERATURES[0], rel=0.01)
+    assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(TEMPERATURES[1], rel=0.01)
+
+
+def test_summary_of_two_seeds() -> None:
+    other = np.eye(3, dtype=np.float32)[[0, 1, 1, 1]]
+    summary = summarise({1: score(PROBABILITIES, LABELS, NAMES), 7: score(other, LABELS, NAMES)})
+    assert json.loads(json.dumps(summary)) == summary
+    assert summary["accuracy"] == {
+        "mean": 0.875,
+        "std": pytest.approx(0.25 / math.sqrt(2)),
+        "seeds": {"1": 0.75, "7": 1.0},
+    }
+    assert list(summary) == ["accuracy", "weighted_f1", "macro_f1", "ece", "per_class", "confusion", "n"]
+    assert summary["per_class"]["calm"]["precision"] == {"mean": 0.75, "std": pytest.approx(0.5 / math.sqrt(2))}
+    assert [c["support"] for c in summary["per_class"].values()] == [1, 3, 0]
+    assert summary["confusion"] == {"labels": list(NAMES), "sum": [[2, 0, 0], [1, 5, 0], [0, 0, 0]]}
+    assert summary["n"] == 4
+
+
+def test_summary_of_one_seed_has_no_deviation() -> None:
+    summary = summarise({3: score(PROBABILITIES, LABELS, NAMES)})
+    assert summary["weighted_f1"]["std"] == 0.0
+    assert summary["per_class"]["glad"]["f1"]["std"] == 0.0
+
+
+def test_seeds_that_cannot_be_compared_are_refused() -> None:
+    one = score(PROBABILITIES, LABELS, NAMES)
+    with pytest.raises(ValueError, match="no seeds"):
+        summarise({})
+    for other in (
+        score(PROBABILITIES, np.array([0, 1, 1, 2]), NAMES),
+        score(PROBABILITIES, LABELS, ("calm", "glad", "sad")),
+        score(PROBABILITIES[:, [1, 0, 2]], np.array([1, 0, 0, 0]), ("glad", "calm", "cross")),
+    ):
+        with pytest.raises(ValueError, match="seeds 1 and 2 differ"):
+            summarise({1: one, 2: other})
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "reason"),
+    [
+        (np.ones(4), LABELS, r"shape \[4\]"),
+        (PROBABILITIES, LABELS[:3], r"shape \[4, 3\] for labels of shape \[3\]"),
+        (PROBABILITIES, LABELS[:, None], r"labels of shape \[4, 1\]"),
+        (PROBABILITIES[:0], LABELS[:0], "without utterances"),
+        (np.where(np.eye(4, 3) > 0, np.nan, PROBABILITIES), LABELS, "utterance 0 are not finite"),
+        (PROBABILITIES, np.array([0, 1, 3, 1]), "label 3 of utterance 2 is none of 0 to 2"),
+        (PROBABILITIES, np.array([0, -1, 2, 1]), "label -1 of utterance 1"),
+        (PROBABILITIES, LABELS.astype(np.float32), "labels of type float32"),
+    ],
+)
+def test_bad_input_is_refused(probabilities: NDArray[np.float64], labels: IntArray, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        score(probabilities, labels, NAMES)
+    with pytest.raises(ValueError, match=reason):
+        expected_calibration_error(probabilities, labels)
+    with pytest.raises(ValueError, match=reason):
+        fit_temperature(probabilities, labels)
+
+
+@pytest.mark.parametrize("row", [[0.5, 0.4, 0.0], [3.0, 0.0, 1.0], [1.2, -0.2, 0.0]])
+def test_what_are_no_probabilities_is_refused(row: list[float]) -> None:
+    probabilities = PROBABILITIES.copy()
+    probabilities[2] = row
+    for measure in (lambda: score(probabilities, LABELS, NAMES), lambda: reliability(probabilities, LABELS)):
+        with pytest.raises(ValueError, match="row 2 of the probabilities"):
+            measure()
+
+
+def test_names_and_bins_that_do_not_fit_are_refused() -> None:
+    for names in (("calm", "glad"), ("calm", "glad", "glad")):
+        with pytest.raises(ValueError, match="do not fit probabilities of 3 classes"):
+            score(PROBABILITIES, LABELS, names)
+    with pytest.raises(ValueError, match="0 bins"):
+        reliability(PROBABILITIES, LABELS, bins=0)
