@@ -12,16 +12,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-FILE = "checkpoint.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 def save_checkpoint(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
     """Write groups of tensors and what JSON can hold in one file, which is there whole or not at all."""
     flat = {f"{group}/{name}": t.contiguous() for group, named in tensors.items() for name, t in named.items()}
-    unfinished = folder / f"{FILE}.part"
+    unfinished = folder / f"{CHECKPOINT}.part"
     metadata = {"progress": json.dumps(progress), "tensors": json.dumps(sorted(flat))}
     save_file(flat, unfinished, metadata=metadata)
-    unfinished.replace(folder / FILE)
+    unfinished.replace(folder / CHECKPOINT)
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
@@ -30,7 +30,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[st
     Raises:
         ValueError: the file cannot be read, or its tensors are not those that were written.
     """
-    path = folder / FILE
+    path = folder / CHECKPOINT
     if not path.is_file():
         return None
     groups: dict[str, dict[str, Tensor]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from synctva_ros.training.recipe import Recipe
+    from synctva_ros.training.recipe import Recipe, RobotRecipe, Schedule
 
 _CORPORA = "meld, iemocap, emorynlp or dailydialog"
 
@@ -26,9 +27,12 @@ def add_commands(commands: Any) -> None:
         help="train a network on a corpus of dialogues",
         description="Train one network for each seed. Finished seeds are kept, an unfinished one goes on where it was "
         "interrupted. The epoch is chosen on the validation split.",
-        epilog="Example: synctva train --data DIR --corpus meld --out RUN --context full --seeds 1,2,3",
+        epilog="Examples: synctva train --data DIR --corpus meld --out RUN --seeds 1,2,3; for a robot, on all that the "
+        "shipped encoders know: synctva train --config shipped --data DIR --out FOLDER",
     )
     _add_training(train)
+    train.add_argument("--workers", type=int, metavar="N", help="seeds trained side by side (default: one a core)")
+    _add_settings(train, "dialogue", "robot")
     train.set_defaults(handler=partial(_run, _train))
 
     evaluate = commands.add_parser(
@@ -98,28 +102,57 @@ def add_commands(commands: Any) -> None:
     encoder = commands.add_parser(
         "train-encoder",
         help="train an encoder",
-        description="audio: our voice network on RAVDESS, evaluated on held-out speakers. face: our face "
-        "network on FER2013. text: MiniLM fine-tuned on DailyDialog and MELD, as a low-rank difference.",
-        epilog="Example: synctva train-encoder audio --data DIR --out VOICE --report voice.html",
+        description="voice: our voice network on RAVDESS, judged by speakers that it did not hear. face: our face "
+        "network on FER2013. text: MiniLM fine-tuned on DailyDialog and MELD, as a low-rank difference. Given again "
+        "after an interruption, the same command goes on.",
+        epilog="Examples: synctva train-encoder voice --data DIR --out VOICE --report voice.html; without a corpus, "
+        "judged by it: synctva train-encoder voice --corpora ravdess,emovo,nemo --leave-out emovo --data DIR --out OUT",
     )
-    encoder.add_argument("encoder", choices=("audio", "face", "text"), help="which one")
+    encoder.add_argument("encoder", choices=("voice", "face", "text"), help="which one")
     encoder.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data")
-    encoder.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the weights")
-    encoder.add_argument("--epochs", type=int, metavar="N", help="of audio and face; default as the shipped ones")
+    encoder.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the weights and the logs")
+    encoder.add_argument("--config", metavar="FILE", help="recipe: a YAML file or a name (default: the encoder's)")
     encoder.add_argument("--seed", type=int, default=0)
-    encoder.add_argument("--report", type=Path, metavar="FILE", help="of audio and face: a page with plots (HTML)")
+    encoder.add_argument("--report", type=Path, metavar="FILE", help="of voice and face: a page with plots (HTML)")
+    encoder.add_argument(
+        "--leave-out",
+        metavar="NAME",
+        help="of voice: train without a corpus (emovo) or a person (ravdess/2), and say how well it is recognised",
+    )
+    _add_settings(encoder, "voice", "face", "text")
     encoder.set_defaults(handler=partial(_run, _train_encoder))
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
+def _add_settings(parser: argparse.ArgumentParser, *kinds: str) -> None:
+    """An option for each setting of the recipes of these kinds."""
+    from synctva_ros.training.recipe import KINDS
+
+    group = parser.add_argument_group("settings that win over the recipe's")
+    known: dict[str, list[str]] = {}
+    meanings: dict[str, str] = {}
+    for kind in kinds:
+        for each in KINDS[kind].params():
+            known.setdefault(each.name, []).append(kind)
+            meanings.setdefault(each.name, each.meaning.replace("%", "%%"))
+    for name, of in known.items():
+        only = "" if len(of) == len(kinds) else f" ({', '.join(of)})"
+        group.add_argument(f"--{name.replace('_', '-')}", dest=f"set_{name}", metavar="X", help=meanings[name] + only)
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, str]:
+    given = vars(arguments).items()
+    return {name.removeprefix("set_"): text for name, text in given if name.startswith("set_") and text is not None}
+
+
+def _add_data(parser: argparse.ArgumentParser, corpus_needed: bool = True) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the corpus")
-    parser.add_argument("--corpus", required=True, metavar="NAME", help=_CORPORA)
+    parser.add_argument("--corpus", required=corpus_needed, metavar="NAME", help=_CORPORA)
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where text vectors are kept (user's cache folder)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    _add_data(parser)
+    _add_data(parser, corpus_needed=False)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
     parser.add_argument(
         "--context", choices=("causal", "full"), default="causal", help="full: see later turns too (default: causal)"
@@ -145,12 +178,32 @@ def _seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-def _recipe(arguments: argparse.Namespace) -> Recipe:
-    from synctva_ros.training.recipe import RECIPES, Recipe, read_recipe
+def _recipe(arguments: argparse.Namespace) -> Schedule:
+    from synctva_ros.training.recipe import RECIPES, make_recipe, read_recipe
 
+    changes = _settings(arguments)
     if arguments.config:
-        return read_recipe(arguments.config)
-    return read_recipe(arguments.corpus) if (RECIPES / f"{arguments.corpus}.yaml").is_file() else Recipe()
+        return read_recipe(arguments.config, changes)
+    if (RECIPES / f"{arguments.corpus}.yaml").is_file():
+        return read_recipe(arguments.corpus, changes)
+    return make_recipe("dialogue", {}, changes)
+
+
+def _dialogue_recipe(arguments: argparse.Namespace) -> Recipe:
+    """The recipe, and a corpus to train it on.
+
+    Raises:
+        ValueError: the recipe is for something else, or there is no corpus.
+    """
+    from synctva_ros.training.recipe import Recipe
+
+    recipe = _recipe(arguments)
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"the recipe {arguments.config} is not for a network on a corpus of dialogues")
+    if not arguments.corpus:
+        raise ValueError(f"--corpus is missing: give one of {_CORPORA}")
+    _look_for_split(arguments, "train")
+    return recipe
 
 
 def _look_for(*paths: Path) -> None:
@@ -165,26 +218,50 @@ def _look_for(*paths: Path) -> None:
 
 
 def _look_for_split(arguments: argparse.Namespace, split: str) -> None:
-    path = arguments.data / f"{arguments.corpus}_{split}.jsonl"
+    folder = arguments.data / "erc" if (arguments.data / "erc").is_dir() else arguments.data
+    path = folder / f"{arguments.corpus}_{split}.jsonl"
     if arguments.corpus in _CORPORA.replace(" or", ",").split(", ") and not path.is_file():
         raise ValueError(f"{path}: there is no such file; check the folder, the corpus and the split")
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    _look_for_split(arguments, "train")
+    from synctva_ros.training.recipe import RobotRecipe
+
+    if isinstance(recipe := _recipe(arguments), RobotRecipe):
+        _train_robot(arguments, recipe)
+        return
+    recipe = _dialogue_recipe(arguments)
     from synctva_ros.training.tasks.dialogue import train
 
     train(
         arguments.data,
         arguments.corpus,
         arguments.out,
-        _recipe(arguments),
+        recipe,
         context=arguments.context,
         modalities=arguments.modalities,
         seeds=arguments.seeds,
         cache=arguments.cache,
         device=arguments.device,
+        workers=arguments.workers or os.cpu_count() or 1,
     )
+
+
+def _train_robot(arguments: argparse.Namespace, recipe: RobotRecipe) -> None:
+    if arguments.corpus or arguments.context != "causal" or arguments.modalities != "tav":
+        raise ValueError("a recipe for a robot has its own corpora, context and modalities: leave these options out")
+    _look_for(arguments.data)
+    from synctva_ros.training.tasks.robot import train
+
+    for seed in arguments.seeds:
+        folder = arguments.out if len(arguments.seeds) == 1 else arguments.out / f"seed-{seed}"
+        about = train(arguments.data, folder, recipe, cache=arguments.cache, seed=seed)
+        for name, figures in about["validation"].items():
+            print(
+                f"{name:40} weighted F1 {100 * figures['weighted_f1']:.1f} %, "
+                f"calibration error {100 * figures['calibration_error']:.1f} %"
+            )
+        print(f"written: {folder}; a robot can use these weights: emotion.weights={folder}")
 
 
 def _write_figures(figures: Any, path: Path) -> None:
@@ -233,14 +310,14 @@ def _score(arguments: argparse.Namespace) -> None:
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
-    _look_for_split(arguments, "train")
+    recipe = _dialogue_recipe(arguments)
     from synctva_ros.training.evaluation.ablate import ablate, write_table
 
     results = ablate(
         arguments.data,
         arguments.corpus,
         arguments.out,
-        _recipe(arguments),
+        recipe,
         context=arguments.context,
         modalities=arguments.modalities,
         seeds=arguments.seeds,
@@ -267,26 +344,35 @@ def _extract(arguments: argparse.Namespace) -> None:
 
 def _train_encoder(arguments: argparse.Namespace) -> None:
     _look_for(arguments.data)
-    if arguments.encoder == "text":
+    from synctva_ros.training.recipe import KINDS, FaceRecipe, TextRecipe, VoiceRecipe, read_recipe
+
+    recipe = read_recipe(arguments.config or arguments.encoder, _settings(arguments))
+    if type(recipe) is not KINDS[arguments.encoder]:
+        raise ValueError(f"the recipe {arguments.config} is not for the {arguments.encoder} encoder")
+    if arguments.leave_out and not isinstance(recipe, VoiceRecipe):
+        raise ValueError("--leave-out is of voice: leave it out")
+    if isinstance(recipe, TextRecipe):
         from synctva_ros.training.tasks.text import train_text_adapter
 
-        if arguments.report is not None or arguments.epochs is not None:
-            raise ValueError("--report and --epochs are of audio and face: leave them out")
-        corpora = arguments.data / "erc"  # where it is beside voices and faces
-        train_text_adapter(corpora if corpora.is_dir() else arguments.data, arguments.out, seed=arguments.seed)
+        if arguments.report is not None:
+            raise ValueError("--report is of voice and face: leave it out")
+        train_text_adapter(arguments.data, arguments.out, recipe, seed=arguments.seed)
         print(f"written: {arguments.out}")
         return
-    given: dict[str, Any] = {"seed": arguments.seed, "report": arguments.report}
-    if arguments.epochs is not None:
-        given["epochs"] = arguments.epochs
-    if arguments.encoder == "audio":
-        from synctva_ros.training.tasks.voice import train_voice_encoder
+    if isinstance(recipe, VoiceRecipe):
+        from synctva_ros.training.tasks.voice import leave_out, train_voice_encoder
 
-        scores = train_voice_encoder(arguments.data, arguments.out, **given)
+        if arguments.leave_out:
+            scores = leave_out(arguments.data, arguments.out, recipe, arguments.leave_out, seed=arguments.seed)
+        else:
+            scores = train_voice_encoder(
+                arguments.data, arguments.out, recipe, seed=arguments.seed, report=arguments.report
+            )
     else:
+        assert isinstance(recipe, FaceRecipe)
         from synctva_ros.training.tasks.face import train_face_encoder
 
-        scores = train_face_encoder(arguments.data, arguments.out, **given)
+        scores = train_face_encoder(arguments.data, arguments.out, recipe, seed=arguments.seed, report=arguments.report)
     print(
         f"{scores.n} unseen: unweighted recall {scores.unweighted_recall:.3f}, accuracy {scores.accuracy:.3f}, "
         f"calibration error {scores.ece:.3f}\nwritten: {arguments.out}"

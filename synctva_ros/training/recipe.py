@@ -1,110 +1,159 @@
-"""What a training run is made of: the network, the loss and the schedule, as a small YAML file."""
+"""What a training is made of: every setting once, for the dataclass, the YAML file and the command line.
+
+One class for each kind of training. What all have in common, and the loop reads, is in :class:`Schedule`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any
 
-from synctva_ros.network.synctva import PARTS
+from synctva_ros.config import NodeConfig, Value, param
 
-Model = Literal["sync-tva", "gru", "mlp"]
 RECIPES = Path(__file__).parent / "recipes"
-#: What a setting of a type may be, and how to say it. YAML takes 1e-3 for a text.
-_KINDS: dict[type, tuple[tuple[type, ...], str]] = {
-    int: ((int,), "a whole number"),
-    float: ((int, float), "a number such as 0.001"),
-    str: ((str,), "a text"),
-}
+#: Above any number that somebody would take.
+_MANY = 1_000_000
+
+
+def _count(default: int, meaning: str, low: int = 1) -> Any:
+    return param(default, meaning, low=low, high=_MANY)
+
+
+def _share(default: float, meaning: str) -> Any:
+    return param(default, meaning, low=0.0, high=0.9999)
+
+
+def _factor(default: float, meaning: str) -> Any:
+    return param(default, meaning, low=0.0, high=100.0)
+
+
+def _rate(default: float, meaning: str = "Largest learning rate of the one-cycle schedule") -> Any:
+    return param(default, meaning, low=1e-7, high=1.0)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Settings of a training run; the defaults are those of Sync-TVA on a frozen text encoder.
+class Schedule(NodeConfig):
+    """What the loop needs to know of any training."""
 
-    Attributes:
-        model: "sync-tva", or a reference to compare with: "gru" (recurrent network over the joined vectors) or "mlp"
-            (late fusion, without the dialogue).
-        text_adapter: empty for the text encoder as it is; the name of a shipped adapter (a folder in
-            ``synctva_ros/weights``) or a folder with one.
-        text_vector: "layers" for the encoder's whole vector, "sentence" for its last third, the plain sentence vector.
-        hidden: width d inside the network.
-        heads: attention heads.
-        layers: rounds of graph attention, or recurrent layers.
-        window: turns that an utterance is connected to.
-        without: parts of Sync-TVA to leave out, see ``SyncTVAConfig``.
-        dropout: in the network.
-        epochs: passes over the training split.
-        batch: dialogues a step.
-        learning_rate: largest one of the one-cycle schedule (Smith and Topin 2018).
-        weight_decay: of AdamW.
-        averaging: decay of the moving average of the weights, which is what is evaluated and kept; 0: none.
-        label_smoothing: share of the target spread over all classes.
-        class_weight: each class counts by its rarity to this power: 0 all the same, 1 balanced.
-        focal: gamma of the focal loss (https://arxiv.org/abs/1708.02002); 0: cross-entropy.
-        logit_adjustment: tau of https://arxiv.org/abs/2007.07314; 0: none.
-        vote_loss: weight of the loss of each modality's own vote beside that of the fused one.
-        modality_dropout: how often a modality of an utterance that has others is left out in training.
-        unknown_speakers: how often a dialogue's speakers are all unknown in training.
-    """
-
-    model: Model = "sync-tva"
-    text_adapter: str = ""
-    text_vector: Literal["layers", "sentence"] = "layers"
-    hidden: int = 128
-    heads: int = 4
-    layers: int = 1
-    window: int = 10
-    without: tuple[str, ...] = ()
-    dropout: float = 0.5
-    epochs: int = 10
-    batch: int = 16
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    averaging: float = 0.98
-    label_smoothing: float = 0.0
-    class_weight: float = 0.25
-    focal: float = 0.0
-    logit_adjustment: float = 0.0
-    vote_loss: float = 0.3
-    modality_dropout: float = 0.0
-    unknown_speakers: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse values of another type or out of range.
-
-        Raises:
-            ValueError: a setting is of another type, or out of its range.
-        """
-        if not isinstance(self.without, (list, tuple)) or not all(part in PARTS for part in self.without):
-            raise ValueError(f"without is {self.without!r}: give a list of some of {', '.join(PARTS)}")
-        object.__setattr__(self, "without", tuple(self.without))
-        hints = get_type_hints(Recipe)
-        for field in fields(self):
-            value, kind = getattr(self, field.name), hints[field.name]
-            if choices := get_args(kind) if isinstance(get_args(kind)[:1] and get_args(kind)[0], str) else ():
-                if value not in choices:
-                    raise ValueError(f"{field.name} is {value!r}: give one of {', '.join(choices)}")
-            elif kind in _KINDS:
-                types, what = _KINDS[kind]
-                # For Python a bool is a number.
-                if not isinstance(value, types) or isinstance(value, bool):
-                    raise ValueError(f"{field.name} is {value!r}: give {what}")
-        for name in ("hidden", "heads", "layers", "window", "epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
-        for name in ("dropout", "averaging", "label_smoothing", "modality_dropout", "unknown_speakers"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}: give a number from 0 to below 1")
-        for name in ("weight_decay", "class_weight", "focal", "logit_adjustment", "vote_loss"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
-        if not 0.0 < self.learning_rate < 1.0:
-            raise ValueError(f"learning_rate is {self.learning_rate}: give a number between 0 and 1")
+    epochs: int = _count(10, "Passes over the training data")
+    batch: int = _count(16, "Examples a step; dialogues, where dialogues are trained on")
+    learning_rate: float = _rate(1e-3)
+    weight_decay: float = _factor(0.05, "Of the optimizer")
+    warm_up: float = _share(0.1, "Share of the steps in which the learning rate rises")
+    clip: float = _factor(1.0, "Gradients longer than this are shortened to it; 0: none")
+    averaging: float = _share(0.0, "Decay of the moving average of the weights, which is what is kept; 0: none")
+    patience: int = _count(0, "Epochs without a better one on validation after which training ends; 0: never", low=0)
 
 
-def read_recipe(source: str | Path) -> Recipe:
+@dataclass(frozen=True)
+class Recipe(Schedule):
+    """A network on a corpus of dialogues; the defaults are those of Sync-TVA on a frozen text encoder."""
+
+    model: str = param(
+        "sync-tva",
+        "sync-tva, or a reference: gru (recurrent over the joined vectors), mlp (late fusion, no dialogue)",
+        choices=("sync-tva", "gru", "mlp"),
+    )
+    text_adapter: str = param("", "Text encoder: empty for the plain one, else a shipped adapter or a folder with one")
+    text_vector: str = param(
+        "layers", "The text encoder's whole vector, or the plain sentence vector", choices=("layers", "sentence")
+    )
+    hidden: int = _count(128, "Width inside the network")
+    heads: int = _count(4, "Attention heads")
+    layers: int = _count(1, "Rounds of graph attention, or recurrent layers")
+    window: int = _count(10, "Turns that an utterance is connected to")
+    without: str = param("", "Parts of Sync-TVA to leave out, with commas between them; see SyncTVAConfig")
+    dropout: float = _share(0.5, "In the network")
+    averaging: float = _share(0.98, "Decay of the moving average of the weights, which is what is kept; 0: none")
+    label_smoothing: float = _share(0.0, "Share of the target that is spread over all classes")
+    class_weight: float = _factor(0.25, "Each class counts by its rarity to this power: 0 all the same, 1 balanced")
+    focal: float = _factor(0.0, "Gamma of the focal loss (arXiv 1708.02002); 0: cross-entropy")
+    logit_adjustment: float = _factor(0.0, "Tau of arXiv 2007.07314; 0: none")
+    vote_loss: float = _factor(0.3, "Weight of the loss of each modality's own vote beside that of the fused one")
+    modality_dropout: float = _share(0.0, "How often a modality of an utterance that has others is left out")
+    unknown_speakers: float = _share(0.0, "How often a dialogue's speakers are all unknown")
+
+    @property
+    def parts_left_out(self) -> tuple[str, ...]:
+        """The names in ``without``."""
+        return tuple(part.strip() for part in self.without.split(",") if part.strip())
+
+
+@dataclass(frozen=True)
+class RobotRecipe(Schedule):
+    """The weights that come with the package: one causal network for any of words, voice and face."""
+
+    epochs: int = _count(8, "Passes over the dialogues of MELD and EmoryNLP")
+    batch: int = _count(24, "Dialogues a step; single utterances come on top")
+    warm_up: float = _share(0.3, "Share of the steps in which the learning rate rises")
+    text_adapter: str = param("text_feelings", "Adapter of the text encoder, a shipped one or a folder with one")
+    voice_weights: str = param("voice_emotion", "Voice encoder, a shipped one or a folder with one")
+    face_weights: str = param("face_expression", "Face encoder, a shipped one or a folder with one")
+    window: int = _count(5, "Turns that an utterance is connected to")
+    dropout: float = _share(0.4, "In the network")
+    class_weight: float = _factor(0.25, "Each class of the dialogues counts by its rarity to this power")
+
+
+@dataclass(frozen=True)
+class VoiceRecipe(Schedule):
+    """The voice encoder: as many members as folds, each of which never hears the people of its fold."""
+
+    corpora: str = param("ravdess", "Corpora of speech, with commas between them")
+    folds: int = _count(5, "Into how many the speakers are divided", low=2)
+    epochs: int = _count(50, "Passes over the clips for each member")
+    batch: int = _count(32, "Clips a step; sounds that are no voice come on top")
+    learning_rate: float = _rate(2e-3)
+    warm_up: float = _share(0.15, "Share of the steps in which the learning rate rises")
+    clip: float = _factor(2.0, "Gradients longer than this are shortened to it; 0: none")
+    averaging: float = _share(0.995, "Decay of the moving average of the weights, which is what is kept; 0: none")
+    prosody_epochs: int = _count(40, "Passes over the functionals for the prosody part of each member")
+
+
+@dataclass(frozen=True)
+class FaceRecipe(Schedule):
+    """The face encoder."""
+
+    epochs: int = _count(40, "Passes over the images")
+    batch: int = _count(128, "Images a step")
+    learning_rate: float = _rate(0.12)
+    weight_decay: float = _factor(5e-4, "Of the optimizer")
+    warm_up: float = _share(0.15, "Share of the steps in which the learning rate rises")
+    clip: float = _factor(0.0, "Gradients longer than this are shortened to it; 0: none")
+    averaging: float = _share(0.999, "Decay of the moving average of the weights, which is what is kept; 0: none")
+
+
+@dataclass(frozen=True)
+class TextRecipe(Schedule):
+    """The text encoder's adapter: first single utterances of DailyDialog, then dialogues of MELD."""
+
+    epochs: int = _count(4, "Passes over MELD")
+    learning_rate: float = _rate(1e-3, "Largest learning rate of what stands on the encoder")
+    encoder_rate: float = _rate(1e-4, "Largest learning rate of the encoder")
+    averaging: float = _share(0.98, "Decay of the moving average of the weights, which is what is kept; 0: none")
+    utterance_epochs: int = _count(2, "Passes over DailyDialog")
+    utterances: int = _count(64, "Utterances of DailyDialog a step")
+    soup: int = _count(3, "Trainings on MELD whose weights are averaged (arXiv 2203.05482)")
+    rank: int = _count(96, "Of the low-rank difference that is kept")
+
+
+#: What a recipe can be for; the first is meant where a file does not say.
+KINDS: dict[str, type[Schedule]] = {
+    "dialogue": Recipe,
+    "robot": RobotRecipe,
+    "voice": VoiceRecipe,
+    "face": FaceRecipe,
+    "text": TextRecipe,
+}
+
+
+def read_recipe(source: str | Path, changes: Mapping[str, str] | None = None) -> Schedule:
     """Read a YAML file, or one of the recipes in ``synctva_ros/training/recipes`` by its name (``meld``).
+
+    Args:
+        source: the file or the name.
+        changes: settings as somebody typed them, which win over the file.
 
     Raises:
         ValueError: there is no such recipe, it is no YAML mapping, or a setting is unknown or out of range.
@@ -124,11 +173,37 @@ def read_recipe(source: str | Path) -> Recipe:
     settings = {} if settings is None else settings
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: settings are wanted, one 'name: value' a line")
-    known = {field.name for field in fields(Recipe)}
-    for name in settings:
-        if name not in known:
-            raise ValueError(f"{path}: unknown setting {name!r}; the settings are {', '.join(sorted(known))}")
+    kind = settings.pop("task", next(iter(KINDS)))
+    if kind not in KINDS:
+        raise ValueError(f"{path}: task is {kind!r}: give one of {', '.join(KINDS)}")
     try:
-        return Recipe(**settings)
-    except (ValueError, TypeError) as error:
+        return make_recipe(kind, settings, changes)
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def make_recipe(kind: str, settings: Mapping[Any, Any], changes: Mapping[str, str] | None = None) -> Schedule:
+    """A recipe of this kind with these settings; see :func:`read_recipe`."""
+    known = {each.name: each for each in KINDS[kind].params()}
+    chosen: dict[str, Value] = {}
+    for name, value in settings.items():
+        _check_name(name, known)
+        # YAML takes 1e-3 for a text and 1 for a whole number.
+        is_number = isinstance(known[name].default, float) and isinstance(value, int | str) and value is not True
+        chosen[name] = known[name].read(str(value)) if is_number and value is not False else value
+    for name, text in (changes or {}).items():
+        _check_name(name, known)
+        chosen[name] = known[name].read(text)
+    recipe: Any = KINDS[kind]
+    made: Schedule = recipe(**chosen)
+    return made
+
+
+def _check_name(name: object, known: Mapping[str, Any]) -> None:
+    if name not in known:
+        raise ValueError(f"unknown setting {name!r}; the settings are {', '.join(sorted(known))}")
+
+
+def as_settings(recipe: Schedule) -> dict[str, Value]:
+    """Name and value of each setting."""
+    return {each.name: getattr(recipe, each.name) for each in fields(recipe)}

@@ -25,7 +25,10 @@ def variants(recipe: Recipe, modalities: str) -> dict[str, tuple[Recipe, str]]:
     several = len(modalities) > 1
     found = {"whole": (recipe, modalities)}
     for part in ("enhancement", "memory", *graphs, *(("cross_attention",) if several else ())):
-        found[f"without {part.replace('_', '-')}"] = (replace(recipe, without=(*recipe.without, part)), modalities)
+        found[f"without {part.replace('_', '-')}"] = (
+            replace(recipe, without=",".join((*recipe.parts_left_out, part))),
+            modalities,
+        )
     if several:
         for letter in modalities:
             name = next(name for name, own in letters.items() if own == letter)

@@ -1,9 +1,9 @@
-"""Training: a corpus in the layout of ``docs/corpora.md`` in, a run folder out.
+"""Trains a network on a corpus in the layout of ``docs/corpora.md``: a corpus in, a run folder out.
 
 A run folder holds ``run.json`` (what was trained, see :class:`Run`) and for each seed a folder ``seed-N``::
 
     model.safetensors, model.json   the weights of the best epoch, as synctva_ros.network.weights writes them
-    curves.json                     losses and scores of each epoch
+    log.csv, tensorboard            losses, scores and seconds of each epoch
     metrics.json                    scores of the chosen epoch on the validation split
     checkpoint.safetensors          only while the seed is not finished
 """
@@ -11,7 +11,6 @@ A run folder holds ``run.json`` (what was trained, see :class:`Run`) and for eac
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -26,10 +25,11 @@ from torch.nn.functional import cross_entropy, log_softmax
 from synctva_ros.events import MODALITIES, FloatArray
 from synctva_ros.network.synctva import DialogueBatch, SyncTVA, SyncTVAConfig
 from synctva_ros.network.weights import Description, load, save
-from synctva_ros.training import checkpoint
+from synctva_ros.training.checkpoint import CHECKPOINT
 from synctva_ros.training.data.dialogues import VECTORS, Corpus, Dialogue, read_corpus
 from synctva_ros.training.data.text_vectors import encode_texts
 from synctva_ros.training.evaluation.metrics import Scores, fit_temperature, score
+from synctva_ros.training.loop import Task, fit, forget, seeded, side_by_side
 from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.tasks.references import LateFusionReference, RecurrentReference, ReferenceConfig
 from synctva_ros.weights.files import TENSORS
@@ -43,9 +43,6 @@ ARCHITECTURES: dict[str, tuple[type[nn.Module], type]] = {
 }
 #: A corpus without times gets these: seconds before the first word, for each word, and between utterances.
 ONSET, PER_WORD, PAUSE = 0.2, 0.3, 0.5
-
-#: The epoch is chosen by the mean over this many: validation splits are small, and a single lucky epoch is no reason.
-SMOOTHED = 3
 
 Context = Literal["causal", "full"]
 
@@ -126,7 +123,7 @@ class Run:
 
 def _finished(folder: Path) -> bool:
     """Whether the training of a seed came to its end; its checkpoint is deleted when all else is written."""
-    return (folder / TENSORS).is_file() and not (folder / checkpoint.FILE).is_file()
+    return (folder / TENSORS).is_file() and not (folder / CHECKPOINT).is_file()
 
 
 @dataclass(frozen=True)
@@ -251,7 +248,7 @@ def build(run: Run) -> nn.Module:
                 window=recipe.window,
                 context=run.context,
                 dropout=recipe.dropout,
-                without=recipe.without,
+                without=recipe.parts_left_out,
             )
         )
     config = ReferenceConfig(run.widths, len(run.labels), recipe.hidden, recipe.layers, run.context, recipe.dropout)
@@ -269,6 +266,7 @@ def train(
     seeds: Sequence[int] = (1,),
     cache: Path | None = None,
     device: str = "auto",
+    workers: int = 1,
     progress: bool = True,
     report: Callable[[str], None] = print,
 ) -> Run:
@@ -287,8 +285,9 @@ def train(
         seeds: one network each.
         cache: where text vectors are kept; None for the user's cache folder.
         device: "auto" for an accelerator where there is one.
+        workers: how many seeds are trained side by side.
         progress: show bars.
-        report: gets a line for each finished seed.
+        report: gets what there is to say, a line for each finished seed among it.
 
     Raises:
         CorpusError: the corpus cannot be used.
@@ -297,7 +296,7 @@ def train(
             has no modality; there is no such device; or the network cannot be built.
     """
     device = _device(device)
-    splits = [read_corpus(data, corpus, split) for split in ("train", "valid")]
+    splits = [read_corpus(erc_folder(data), corpus, split) for split in ("train", "valid")]
     first = splits[0]
     used = usable(first, modalities)
     for name in VECTORS:
@@ -334,20 +333,48 @@ def train(
     if (out / DESCRIPTION).is_file() and (there := Run.read(out)) != run:
         changed = [field.name for field in fields(run) if getattr(run, field.name) != getattr(there, field.name)]
         raise RunError(f"{out} holds another run ({', '.join(changed)} differ): give another folder, or delete it")
-    training, validation = (prepare(split, text, used) for split, text in zip(splits, texts, strict=True))
+    for split, text in zip(splits, texts, strict=True):
+        prepare(split, text, used)
     build(run)  # what cannot be built shall leave no run folder behind
     run.write(out)
-    for number, seed in enumerate(seeds, start=1):
-        folder = out / f"seed-{seed}"
-        if _finished(folder):
+    on_robot = why_not_on_a_robot(run)
+    report(f"not for a robot: {on_robot}" if on_robot else "a robot can use these weights")
+    for seed in seeds:
+        if _finished(out / f"seed-{seed}"):
             report(f"seed {seed}: finished before, kept")
-            continue
-        scores = train_seed(run, training, validation, folder, seed, device, progress)
+    wanted = [seed for seed in seeds if not _finished(out / f"seed-{seed}")]
+    bars = progress and min(workers, len(wanted)) <= 1  # those of several processes would write over each other
+    jobs = [(run, splits, texts, out / f"seed-{seed}", seed, device, bars) for seed in wanted]
+    for seed, scores in zip(wanted, side_by_side(train_seed, jobs, workers), strict=True):
         report(
-            f"seed {seed} ({number} of {len(seeds)}): validation weighted F1 {scores.weighted_f1:.3f}, "
-            f"macro F1 {scores.macro_f1:.3f}, calibration error {scores.ece:.3f}"
+            f"seed {seed} ({list(seeds).index(seed) + 1} of {len(seeds)}): validation weighted F1 "
+            f"{scores.weighted_f1:.3f}, macro F1 {scores.macro_f1:.3f}, calibration error {scores.ece:.3f}"
         )
+    if on_robot:
+        report(f"not for a robot: {on_robot}")
     return run
+
+
+def why_not_on_a_robot(run: Run) -> str:
+    """Why the emotion node would refuse the weights of a run, and what to do; empty when it would not."""
+    if run.recipe.model != "sync-tva":
+        return f"it is the reference {run.recipe.model!r}; train with model: sync-tva"
+    if run.context != "causal":
+        return "it sees later turns; train with --context causal"
+    unknown = [name for name, encoder in run.encoders.items() if encoder == "unnamed"]
+    if unknown:
+        return (
+            f"its {' and '.join(unknown)} vectors are of an encoder that is not named; take vectors that synctva "
+            "extract made, or leave them out with --modalities"
+        )
+    if "/" in run.encoders["text"]:
+        return "its text vectors are a part of the encoder's; train with text_vector: layers"
+    return ""
+
+
+def erc_folder(data: Path) -> Path:
+    """Where the dialogues are: in ``erc`` if there is one, beside voices and faces, else in the folder itself."""
+    return data / "erc" if (data / "erc").is_dir() else data
 
 
 def usable(corpus: Corpus, modalities: str) -> str:
@@ -364,126 +391,100 @@ def usable(corpus: Corpus, modalities: str) -> str:
     return there
 
 
+class DialogueTask(Task):
+    """A network on the dialogues of a corpus.
+
+    Args:
+        run: what is trained.
+        training: the dialogues that it learns from.
+        validation: those by whose weighted F1 the epoch is chosen.
+        rng: see :class:`Task`; PyTorch's generator must be seeded, for the network is made here.
+        device: where it runs.
+    """
+
+    selection = "valid_weighted_f1"
+
+    def __init__(
+        self,
+        run: Run,
+        training: Sequence[Prepared],
+        validation: Sequence[Prepared],
+        rng: np.random.Generator,
+        device: str = "cpu",
+    ) -> None:
+        recipe = run.recipe
+        self.run, self.training, self.rng, self.device = run, training, rng, torch.device(device)
+        self.network = build(run).to(self.device)
+        there = [m for m, width in enumerate(run.widths) if width]
+        for project, m in zip(self.network.projection, there, strict=True):  # type: ignore[arg-type]
+            rows = torch.cat([(d.text, d.audio, d.vision)[m][d.mask[:, m]] for d in training])
+            project.fit(rows.to(self.device))
+        self.loss_of = Loss(recipe, torch.cat([dialogue.labels for dialogue in training]), len(run.labels))
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.steps = -(-len(training) // recipe.batch)
+        self.held_out = list(_batches(validation, recipe.batch))
+        self.labels = np.concatenate([wanted.numpy() for _, wanted in self.held_out])
+
+    def batches(self) -> Iterator[tuple[DialogueBatch, Tensor]]:
+        """All dialogues in a new order, some modalities and speakers left out."""
+        shuffled = [self.training[i] for i in self.rng.permutation(len(self.training))]
+        for batch, wanted in _batches(shuffled, self.run.recipe.batch):
+            yield _drop(batch, self.run.recipe, self.rng).to(self.device), wanted.to(self.device)
+
+    def loss(self, batch: tuple[DialogueBatch, Tensor]) -> Tensor:
+        """See :class:`Loss`."""
+        dialogues, wanted = batch
+        return self.loss_of(self.network(dialogues), dialogues, wanted)
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Loss and scores before calibration."""
+        logits = predict_logits(network, self.held_out)
+        scores = score(_softmax(logits), self.labels, self.run.labels)
+        return {
+            "valid_loss": float(cross_entropy(torch.from_numpy(logits), torch.from_numpy(self.labels))),
+            "valid_weighted_f1": scores.weighted_f1,
+            "valid_macro_f1": scores.macro_f1,
+        }
+
+
 def train_seed(
     run: Run,
-    training: Sequence[Prepared],
-    validation: Sequence[Prepared],
+    splits: Sequence[Corpus],
+    texts: Sequence[FloatArray],
     folder: Path,
     seed: int,
-    device: str = "auto",
+    device: str = "cpu",
     progress: bool = True,
 ) -> Scores:
     """Train one network and write its folder; returns its scores on the validation split.
 
+    Args:
+        run: what is trained.
+        splits: for training and for validation.
+        texts: their text vectors, as ``prepare`` takes them.
+        folder: gets the weights and the log.
+        seed: of everything that is drawn.
+        device: where the network runs.
+        progress: show a bar.
+
     Raises:
-        RunError: the checkpoint cannot be used, or the loss is no longer finite.
+        TrainingError: the checkpoint cannot be used, or the loss is no longer finite.
     """
-    from tqdm import tqdm
-
-    recipe = run.recipe
-    where = torch.device(_device(device))
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    model = build(run).to(where)
-    for project, m in zip(model.projection, [m for m, width in enumerate(run.widths) if width], strict=True):  # type: ignore[arg-type]
-        rows = torch.cat([(d.text, d.audio, d.vision)[m][d.mask[:, m]] for d in training])
-        project.fit(rows.to(where))
-    loss_of = Loss(recipe, torch.cat([dialogue.labels for dialogue in training]), len(run.labels))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    steps = -(-len(training) // recipe.batch)
-    average = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.averaging), use_buffers=True
-    )
-    curves: dict[str, list[float]] = {
-        name: [] for name in ("train_loss", "valid_loss", "valid_weighted_f1", "valid_macro_f1", "valid_smoothed_f1")
-    }
-    best: dict[str, Tensor] = {}
-    begun = 0
-    if (stored := checkpoint.load_checkpoint(folder)) is not None:
-        groups, done = stored
-        try:
-            model.load_state_dict(groups["best"])  # tried now rather than after the last epoch
-            model.load_state_dict(groups["model"])
-            average.load_state_dict(groups["average"])
-            checkpoint.restore_optimizer(optimizer, groups["optimizer"])
-            torch.set_rng_state(groups["random"]["torch"])
-            rng.bit_generator.state = done["random"]
-            best, curves, begun = groups["best"], done["curves"], done["epoch"]
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise RunError(
-                f"{folder / checkpoint.FILE} is of another network ({reason}): delete it to begin this seed again"
-            ) from error
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _one_cycle((step + begun * steps) / (recipe.epochs * steps))
-    )
-
-    held_out = list(_batches(validation, recipe.batch))
-    labels = np.concatenate([wanted.numpy() for _, wanted in held_out])
-    bar = tqdm(
-        total=recipe.epochs * steps, initial=begun * steps, disable=not progress, desc=f"seed {seed}", unit="step"
-    )
-    for epoch in range(begun, recipe.epochs):
-        model.train()
-        total = 0.0
-        shuffled = [training[i] for i in rng.permutation(len(training))]
-        for batch, wanted in _batches(shuffled, recipe.batch):
-            batch = _drop(batch, recipe, rng).to(where)
-            loss = loss_of(model(batch), batch, wanted.to(where))
-            if not math.isfinite(loss.item()):
-                raise RunError(f"seed {seed}: the loss is {loss.item()} in epoch {epoch + 1}: lower the learning rate")
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            average.update_parameters(model)
-            total += loss.item() / steps
-            bar.update()
-        logits = predict_logits(average.module, held_out)
-        scores = score(_softmax(logits), labels, run.labels)
-        curves["train_loss"].append(total)
-        curves["valid_loss"].append(float(cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))))
-        curves["valid_weighted_f1"].append(scores.weighted_f1)
-        curves["valid_macro_f1"].append(scores.macro_f1)
-        bar.set_postfix(valid_weighted_f1=f"{scores.weighted_f1:.3f}")
-        curves["valid_smoothed_f1"].append(float(np.mean(curves["valid_weighted_f1"][-SMOOTHED:])))
-        if curves["valid_smoothed_f1"][-1] >= max(curves["valid_smoothed_f1"]):
-            best = {name: tensor.detach().clone() for name, tensor in average.module.state_dict().items()}
-        checkpoint.save_checkpoint(
-            folder,
-            {
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "optimizer": checkpoint.optimizer_tensors(optimizer),
-                "random": {"torch": torch.get_rng_state()},
-                "best": best,
-            },
-            {"epoch": epoch + 1, "curves": curves, "random": rng.bit_generator.state},
-        )
-    bar.close()
-    model.load_state_dict(best)
-    return _finish(run, model, held_out, labels, curves, folder, seed)
+    training, validation = (prepare(*given, run.modalities) for given in zip(splits, texts, strict=True))
+    task = DialogueTask(run, training, validation, seeded(seed), device)
+    history = fit(task, run.recipe, folder, f"seed {seed}", made_of={"seed": seed}, progress=progress)
+    return _finish(task, history.chosen(task.selection), folder, seed)
 
 
-def _finish(
-    run: Run,
-    model: nn.Module,
-    held_out: Sequence[tuple[DialogueBatch, Tensor]],
-    labels: Any,
-    curves: dict[str, list[float]],
-    folder: Path,
-    seed: int,
-) -> Scores:
+def _finish(task: DialogueTask, epoch: int, folder: Path, seed: int) -> Scores:
     """Fit the temperature, write everything, and delete the checkpoint: the sign that the seed is finished."""
-    logits = predict_logits(model, held_out)
-    temperature = fit_temperature(logits, labels)
+    run, model = task.run, task.network
+    logits = predict_logits(model, task.held_out)
+    temperature = fit_temperature(logits, task.labels)
     model.temperature = (temperature,) * len(MODALITIES)  # type: ignore[assignment]
-    scores = score(_softmax(logits / temperature), labels, run.labels)
-    smoothed = curves["valid_smoothed_f1"]
-    chosen = max(epoch for epoch, f1 in enumerate(smoothed, start=1) if f1 == max(smoothed))  # as in train_seed
-    (folder / "curves.json").write_text(json.dumps({**curves, "chosen_epoch": [chosen]}, indent=1) + "\n")
+    scores = score(_softmax(logits / temperature), task.labels, run.labels)
     figures = {name: getattr(scores, name) for name in ("accuracy", "weighted_f1", "macro_f1", "ece", "n")}
     (folder / "metrics.json").write_text(json.dumps(figures, indent=1) + "\n")
     description = Description(
@@ -494,12 +495,12 @@ def _finish(
             "made_with": "synctva train",
             "corpus": run.corpus,
             "seed": seed,
-            "epoch": chosen,
+            "epoch": epoch,
             "validation": figures,
         },
     )
     save(model, folder, description)
-    (folder / checkpoint.FILE).unlink(missing_ok=True)
+    forget(folder)
     return scores
 
 
@@ -537,13 +538,6 @@ def _drop(batch: DialogueBatch, recipe: Recipe, rng: np.random.Generator) -> Dia
         unknown = torch.from_numpy(rng.random(int(batch.dialogue[-1]) + 1) < recipe.unknown_speakers)[batch.dialogue]
         batch = replace(batch, speaker=batch.speaker.masked_fill(unknown, -1))
     return batch
-
-
-def _one_cycle(progress: float, warm_up: float = 0.1) -> float:
-    """Share of the largest learning rate: up in a tenth of the steps, then down along a cosine."""
-    if progress < warm_up:
-        return 0.04 + 0.96 * progress / warm_up
-    return max(0.5 * (1.0 + math.cos(math.pi * min((progress - warm_up) / (1.0 - warm_up), 1.0))), 1e-4)
 
 
 def _softmax(logits: FloatArray) -> FloatArray:

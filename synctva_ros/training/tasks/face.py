@@ -8,9 +8,9 @@ Kept is the running average of the weights after the last epoch: none is chosen.
 
 from __future__ import annotations
 
-import copy
 import math
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +24,13 @@ from synctva_ros.events import EMOTIONS, FloatArray
 from synctva_ros.training.data.dialogues import IntArray, class_index
 from synctva_ros.training.evaluation.metrics import Scores, score
 from synctva_ros.training.evaluation.report import write_scores
-from synctva_ros.training.tasks.voice import follow
+from synctva_ros.training.loop import Task, fit, forget, seeded
+from synctva_ros.training.recipe import FaceRecipe, as_settings
 
 NAME = "face-expression-1"
+LICENCE = "web images of unclear terms: for research, not for commercial use"
 #: Where FER2013 lies in the folder of the data.
 TRAINING, VALIDATION = "faces/fer2013_train.zip", "faces/fer2013_val.zip"
-EPOCHS, IMAGES = 40, 128
-LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 0.12, 5e-4, 0.15
-AVERAGING = 0.999
 SMOOTHING = 0.05
 MIXED = 0.5  # how often the images of a step are mixed with each other (https://arxiv.org/abs/1710.09412)
 # The network sees a part of this side in training, and does better on whole images for it
@@ -72,48 +71,97 @@ def read_images(archive: Path) -> tuple[Tensor, IntArray]:
     return torch.from_numpy(np.stack(images)).unsqueeze(1), np.array(labels)
 
 
+class FaceTask(Task):
+    """The face network on labelled images.
+
+    Args:
+        recipe: of the training.
+        images: ``[n, 1, 48, 48]`` (uint8).
+        labels: their classes ``[n]``.
+        rng: see :class:`Task`; PyTorch's generator must be seeded, for the network is made here.
+    """
+
+    def __init__(self, recipe: FaceRecipe, images: Tensor, labels: Tensor, rng: np.random.Generator) -> None:
+        self.images, self.labels, self.rng = images, labels, rng
+        self.size = min(recipe.batch, len(images))
+        self.steps = len(images) // self.size
+        self.network: FaceNetwork = FaceNetwork(FaceNetworkConfig(classes=len(EMOTIONS)))
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        decayed = [parameter for parameter in self.network.parameters() if parameter.ndim > 1]
+        others = [parameter for parameter in self.network.parameters() if parameter.ndim <= 1]
+        self.optimizer = torch.optim.SGD(
+            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=recipe.learning_rate,
+            momentum=0.9,
+            nesterov=True,
+        )
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Distorted images, every second batch mixed with itself, and their targets ``[n, classes]``."""
+        for rows in torch.randperm(len(self.images))[: self.steps * self.size].view(-1, self.size):
+            given = distort(self.images[rows])
+            target = one_hot(self.labels[rows], len(EMOTIONS)).float()
+            if self.rng.random() < MIXED:
+                # Brought to the same deviation first, so that the better lit image does not outdo the other.
+                given = (given - given.mean((1, 2, 3), True)) / given.std((1, 2, 3), keepdim=True).clamp_min(1e-3)
+                share, partner = self.rng.beta(0.3, 0.3), torch.randperm(self.size)
+                given = share * given + (1 - share) * given[partner]
+                target = share * target + (1 - share) * target[partner]
+            yield given, target
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Cross-entropy in half precision."""
+        given, target = batch
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = self.network(given.to(memory_format=torch.channels_last))
+        return nn.functional.cross_entropy(logits.float(), target, label_smoothing=SMOOTHING)
+
+
 def train_face_encoder(
     data: Path,
     out: Path,
+    recipe: FaceRecipe,
     *,
-    epochs: int = EPOCHS,
     seed: int = 0,
     report: Path | None = None,
     progress: bool = True,
+    say: Callable[[str], None] = print,
 ) -> Scores:
     """Train and write the encoder's weights.
 
     Args:
         data: folder with ``faces/fer2013_train.zip`` and ``faces/fer2013_val.zip``.
-        out: gets ``model.safetensors`` and ``model.json``.
-        epochs: passes over the images.
+        out: gets ``model.safetensors``, ``model.json`` and the log.
+        recipe: of the training.
         seed: of everything that is drawn.
         report: gets a page with plots (HTML).
-        progress: show bars.
+        progress: show a bar.
+        say: gets what there is to say of the data.
 
     Returns:
         Scores on the validation images, which nothing was chosen on.
 
     Raises:
-        ValueError: an archive holds no such images.
+        ValueError: an archive holds no such images, or the training cannot go on.
         OSError: an archive cannot be read.
     """
-    torch.manual_seed(seed)
+    rng = seeded(seed)
     images, wanted = read_images(data / TRAINING)
     held_out, labels = read_images(data / VALIDATION)
-    network = FaceNetwork(FaceNetworkConfig(classes=len(EMOTIONS)))
-    average = _train(network, images, torch.from_numpy(wanted), epochs, np.random.default_rng(seed), progress)
-    probabilities = predict(average, held_out)
+    task = FaceTask(recipe, images, torch.from_numpy(wanted), rng)
+    fit(task, recipe, out, "faces", made_of={"seed": seed, "images": len(images)}, progress=progress)
+    probabilities = predict(task.network, held_out)
     scores = score(probabilities, labels, EMOTIONS)
     save_encoder(
-        average,
+        task.network,
         out,
         NAME,
         EMOTIONS,
         {
             "made_with": "synctva train-encoder face",
             "data": "FER2013, training images",
-            "epochs": epochs,
+            "licence": LICENCE,
+            **as_settings(recipe),
             "seed": seed,
             "validation": {
                 "accuracy": round(scores.accuracy, 4),
@@ -121,6 +169,7 @@ def train_face_encoder(
             },
         },
     )
+    forget(out)
     if report is not None:
         write_scores(
             report,
@@ -133,45 +182,6 @@ def train_face_encoder(
             notes=(f"Accuracy {scores.accuracy:.3f}, unweighted average recall {scores.unweighted_recall:.3f}.",),
         )
     return scores
-
-
-def _train(
-    network: FaceNetwork, images: Tensor, labels: Tensor, epochs: int, rng: np.random.Generator, progress: bool
-) -> FaceNetwork:
-    from tqdm import tqdm
-
-    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(network)
-    size = min(IMAGES, len(images))
-    steps = epochs * (len(images) // size)
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-    optimizer = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}],
-        lr=LEARNING_RATE,
-        momentum=0.9,
-        nesterov=True,
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps + 1, pct_start=WARM_UP)
-    order = torch.cat([torch.randperm(len(images))[: len(images) // size * size] for _ in range(epochs)])
-    for step, rows in enumerate(tqdm(order.view(-1, size), desc="FER2013", unit="step", disable=not progress)):
-        given = distort(images[rows])
-        target = one_hot(labels[rows], len(EMOTIONS)).float()
-        if rng.random() < MIXED:
-            # Brought to the same deviation first, so that the better lit image does not outdo the other.
-            given = (given - given.mean((1, 2, 3), True)) / given.std((1, 2, 3), keepdim=True).clamp_min(1e-3)
-            share, partner = rng.beta(0.3, 0.3), torch.randperm(size)
-            given = share * given + (1 - share) * given[partner]
-            target = share * target + (1 - share) * target[partner]
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = network(given.to(memory_format=torch.channels_last))
-        loss = nn.functional.cross_entropy(logits.float(), target, label_smoothing=SMOOTHING)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        follow(average, network, min(AVERAGING, (2 + step) / (11 + step)))
-    return average.eval()
 
 
 def distort(images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Trains the shipped weights: one causal network for words, voice and face.
 
-    python -m synctva_ros.training.tasks.robot --data DIR --out FOLDER [--cache DIR]
+    synctva train --config shipped --data DIR --out FOLDER
 
 There is no free corpus in which words, voice and face of the same person come together. So voices (RAVDESS) and faces
 (FER2013) of the same emotion, but of other people, are put beside the words of MELD, DailyDialog and EmoryNLP, and each
@@ -14,8 +14,6 @@ the others are kept for validation.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from synctva_ros.encoders.audio import AudioEncoder, as_speech
@@ -38,18 +37,22 @@ from synctva_ros.training.data.dialogues import Corpus, IntArray, as_recognised,
 from synctva_ros.training.data.text_vectors import cached_vectors
 from synctva_ros.training.data.voice_augmentation import Distortion, NoVoice
 from synctva_ros.training.evaluation.metrics import fit_temperature, score
+from synctva_ros.training.loop import Task, fit, forget, seeded
+from synctva_ros.training.recipe import RobotRecipe, as_settings
 from synctva_ros.training.tasks import face as face_encoder
-from synctva_ros.training.tasks.voice import CORPUS as VOICES
+from synctva_ros.training.tasks.dialogue import erc_folder
 from synctva_ros.training.tasks.voice import read_clips
-from synctva_ros.weights import TEXT
 
 MODEL_ID = "synctva-1"
+#: Where RAVDESS lies in the folder of the data.
+VOICES = "speech_emotion/ravdess"
+Checked = tuple[DialogueBatch, torch.Tensor]
 NEUTRAL = EMOTIONS.index("neutral")
 #: EmoryNLP's classes; what has no counterpart (peaceful, powerful) is heard, but not asked for.
 EMORYNLP = {"joyful": "joy", "neutral": "neutral", "mad": "anger", "sad": "sadness", "scared": "fear"}
 NO_LABEL = -100
 #: These speak only in the validation.
-VALIDATION_SPEAKERS = ("17", "18", "19", "20")
+VALIDATION_SPEAKERS = ("ravdess/17", "ravdess/18", "ravdess/19", "ravdess/20")
 #: Which modalities a dialogue has in training, and how often.
 SUBSETS = {"T": 0.6, "TA": 0.1, "TV": 0.1, "TAV": 0.2}
 #: How likely a turn is to be the first of its dialogue: one of these for each dialogue.
@@ -60,9 +63,7 @@ RECOGNISED = 0.6
 DAILY = 0.1
 #: How often someone whose voice shows an emotion keeps a neutral face (as most do while speaking), and the reverse.
 NEUTRAL_FACE, NEUTRAL_VOICE = 0.4, 0.15
-EPOCHS, WINDOW, DROPOUT = 8, 5, 0.4
-DIALOGUES, VOICES_ALONE, FACES_ALONE, FACES_AND_VOICES, ACTED, OTHERS = 24, 48, 64, 48, 48, 36  # a step
-CLASS_WEIGHT = 0.25  # how rare classes count more: frequency to minus this power
+VOICES_ALONE, FACES_ALONE, FACES_AND_VOICES, ACTED, OTHERS = 48, 64, 48, 48, 36  # a step
 COPIES = 4  # distorted copies of each voice and face
 NOISE = 0.2  # added to all vectors, in standard deviations of the training data
 # A voice or a face in everyday speech says far less than an acted one, and another microphone or camera makes it
@@ -179,8 +180,8 @@ def read_voices(folder: Path, encoder: AudioEncoder, cache: Path | None, validat
         ValueError: all members of the encoder have heard one of the speakers.
     """
     member = {name: i for i, names in enumerate(encoder.training["unheard_speakers"]) for name in names}
-    clips = [clip for clip in read_clips(folder) if (clip.speaker in VALIDATION_SPEAKERS) == validation]
-    unknown = sorted({clip.speaker for clip in clips} - member.keys())
+    clips = [clip for clip in read_clips(folder) if (clip.person in VALIDATION_SPEAKERS) == validation]
+    unknown = sorted({clip.person for clip in clips} - member.keys())
     if unknown:
         raise ValueError(f"all members of {encoder.name} have heard the speaker {unknown[0]}: train the encoder here")
     rng = np.random.default_rng(0)
@@ -192,7 +193,7 @@ def read_voices(folder: Path, encoder: AudioEncoder, cache: Path | None, validat
             for clip in clips:
                 speech = as_speech(distort(clip.cut()) if copy else clip.cut(), SAMPLE_RATE)
                 assert speech is not None, f"{clip.file} is silent"
-                vectors.append(encoder.encode_members(speech)[member[clip.speaker]])
+                vectors.append(encoder.encode_members(speech)[member[clip.person]])
         return np.stack(vectors)
 
     key: list[str | bytes] = [
@@ -341,9 +342,9 @@ def joined(batches: Sequence[tuple[DialogueBatch, torch.Tensor]]) -> tuple[Dialo
 
 
 def steps(
-    material: Material, rare: Sequence[DialogueRows], rng: np.random.Generator
+    material: Material, rare: Sequence[DialogueRows], size: int, rng: np.random.Generator
 ) -> Iterator[tuple[DialogueBatch, torch.Tensor, int]]:
-    """One epoch: every dialogue of ``material`` once and some of ``rare``, with single utterances behind them.
+    """One epoch: every dialogue of ``material`` once and some of ``rare``, ``size`` a step, single utterances behind.
 
     Yields:
         A batch, its labels, and how many of its first rows are utterances of dialogues.
@@ -357,7 +358,7 @@ def steps(
     scale = [torch.from_numpy(v.std(0)) for v in (material.text, material.voices.vectors, material.faces.vectors)]
     share = np.bincount(material.faces.labels, minlength=len(EMOTIONS)).astype(float)
     order = rng.permutation(len(dialogues))
-    for first in range(0, len(order), DIALOGUES):
+    for first in range(0, len(order), size):
 
         def any_class(count: int) -> IntArray:
             return rng.integers(0, len(EMOTIONS), count)
@@ -375,7 +376,7 @@ def steps(
         voices, looks = material.voices, material.faces
         heard, seen = shown(both, rng)
         heard_beside_words, seen_beside_words = shown(voiced[2], rng)
-        spoken = dialogue_batch([dialogues[i] for i in order[first : first + DIALOGUES]], material, rng)
+        spoken = dialogue_batch([dialogues[i] for i in order[first : first + size]], material, rng)
         batch, labels = joined(
             [
                 spoken,
@@ -423,10 +424,13 @@ def figures(probabilities: FloatArray, labels: IntArray) -> dict[str, float]:
     }
 
 
-def read_material(data: Path, cache: Path | None) -> tuple[Material, list[DialogueRows], Material, dict[str, str]]:
+def read_material(
+    data: Path, recipe: RobotRecipe, cache: Path | None
+) -> tuple[Material, list[DialogueRows], Material, dict[str, str]]:
     """What is trained on, further dialogues, what is validated on, and the encoders' names."""
-    words, voice, face = TextEncoder(TEXT), AudioEncoder(), FaceEncoder()
-    erc = data / "erc"
+    words = TextEncoder(recipe.text_adapter)
+    voice, face = AudioEncoder(recipe.voice_weights), FaceEncoder(recipe.face_weights)
+    erc = erc_folder(data)
     meld, valid = (read_corpus(erc, "meld", split) for split in ("train", "valid"))
     emory = scenes_of(read_corpus(erc, "emorynlp", "train"), meld, valid)
     texts, groups, shift = [], [], 0
@@ -459,119 +463,168 @@ def read_material(data: Path, cache: Path | None) -> tuple[Material, list[Dialog
     return train, groups[2], validation, dict(zip(MODALITIES, (words.name, voice.name, face.name), strict=True))
 
 
-def train(data: Path, out: Path, cache: Path | None, epochs: int, seed: int) -> dict[str, Any]:
-    """Train, choose the epoch and the temperature on the validation sets, write the weights and return the figures."""
-    began = time.process_time()
-    rng = np.random.default_rng(seed)
-    material, rare, valid, names = read_material(data, cache)
-    # Only now, for reading draws random numbers too, and not as many when its vectors are in the cache.
-    torch.manual_seed(seed)
-    model = SyncTVA(SyncTVAConfig(widths=material.widths, classes=len(EMOTIONS), window=WINDOW, dropout=DROPOUT))
-    given = (material.text, material.voices.vectors, material.faces.vectors)
-    for projection, vectors in zip(model.projection, given, strict=True):
-        projection.fit(torch.from_numpy(vectors))  # type: ignore[operator]
+@dataclass(frozen=True)
+class Checks:
+    """What the network is validated on: batches with their labels, by name.
 
-    fixed = np.random.default_rng(0)
-    together = fixed.integers(0, len(EMOTIONS), 2000)
-    clean = replace(valid, voices=valid.voices.clean, faces=valid.faces.clean)
-    written, recognised = (dialogue_batch(valid.dialogues, clean, fixed, "T", plain) for plain in (False, True))
-    # Robots' microphones and cameras are worse than the corpora's: the temperatures are those of distorted copies too.
-    calibration = (
-        joined([written, recognised]),
-        singles(valid.widths, valid.voices.labels, audio=valid.voices.vectors),
-        singles(valid.widths, valid.faces.labels, vision=valid.faces.vectors),
-    )
-    checks = {
-        "words as written (MELD validation)": written,
-        "words as recognised (MELD validation)": recognised,
-        "voice (RAVDESS, four speakers)": singles(valid.widths, clean.voices.labels, audio=clean.voices.vectors),
-        "face (FER2013, half of the validation)": singles(valid.widths, clean.faces.labels, vision=clean.faces.vectors),
-    }
-    composed = {
-        "words as recognised, without context": (
-            replace(recognised[0], dialogue=torch.arange(len(recognised[1]))),
-            recognised[1],
-        ),
-        "voice, distorted": calibration[1],
-        "face, distorted": calibration[2],
-        "voice and face of different people": singles(
-            valid.widths,
-            together,
-            audio=clean.voices.draw(together, fixed),
-            vision=clean.faces.draw(together, fixed),
-        ),
-        "words and voice": dialogue_batch(valid.dialogues, clean, fixed, "TA"),
-        "words, voice and face": dialogue_batch(valid.dialogues, clean, fixed, "TAV"),
-    }
-    asked = np.concatenate([dialogue.labels for dialogue in material.dialogues])
-    frequency = np.bincount(asked[asked != NO_LABEL], minlength=len(EMOTIONS))
-    weight = torch.from_numpy((frequency.mean() / frequency) ** CLASS_WEIGHT).float()
-    per_epoch = -(-(len(material.dialogues) + min(len(rare), round(DAILY * len(material.dialogues)))) // DIALOGUES)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=epochs * per_epoch)
-    best_score, best_epoch, best_state = -1.0, 0, model.state_dict()
-    for epoch in range(1, epochs + 1):
-        model.train()
-        for batch, wanted, spoken in steps(material, rare, rng):
-            # Voices and faces are drawn with the frequency that they shall have.
-            counts = torch.cat([weight[wanted[:spoken].clamp_min(0)], torch.ones(len(wanted) - spoken)])
-            counts = counts * (wanted != NO_LABEL)
-            each = cross_entropy(model(batch).logits, wanted, ignore_index=NO_LABEL, reduction="none")
-            loss: torch.Tensor = (each * counts).sum() / counts.sum()
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-        reached = [figures(p, checks[name][1].numpy()) for name, p in predict(model, checks).items()]
-        reached_score = float(np.mean([figure["weighted_f1"] for figure in reached]))
-        print(epoch, round(loss.item(), 3), [figure["weighted_f1"] for figure in reached], flush=True)
-        if reached_score > best_score:
-            best_score, best_epoch = reached_score, epoch
-            best_state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.load_state_dict(best_state)
-    model.eval()
-    with torch.inference_mode():
-        text_t, voice_t, face_t = (
-            fit_temperature(model(batch).logits.double().numpy(), wanted.numpy()) for batch, wanted in calibration
+    Attributes:
+        chosen_by: the mean weighted F1 of these chooses the epoch.
+        composed: further ones.
+        calibration: one for each modality; robots' microphones and cameras are worse than the corpora's, so the
+            temperatures are those of distorted copies too.
+    """
+
+    chosen_by: dict[str, Checked]
+    composed: dict[str, Checked]
+    calibration: tuple[Checked, ...]
+
+    @classmethod
+    def of(cls, valid: Material) -> Checks:
+        """The same in each training."""
+        rng = np.random.default_rng(0)
+        together = rng.integers(0, len(EMOTIONS), 2000)
+        clean = replace(valid, voices=valid.voices.clean, faces=valid.faces.clean)
+        written, recognised = (dialogue_batch(valid.dialogues, clean, rng, "T", plain) for plain in (False, True))
+        widths = valid.widths
+        voices = singles(widths, valid.voices.labels, audio=valid.voices.vectors)
+        faces = singles(widths, valid.faces.labels, vision=valid.faces.vectors)
+        return cls(
+            {
+                "words as written (MELD validation)": written,
+                "words as recognised (MELD validation)": recognised,
+                "voice (RAVDESS, four speakers)": singles(widths, clean.voices.labels, audio=clean.voices.vectors),
+                "face (FER2013, half of the validation)": singles(
+                    widths, clean.faces.labels, vision=clean.faces.vectors
+                ),
+            },
+            {
+                "words as recognised, without context": (
+                    replace(recognised[0], dialogue=torch.arange(len(recognised[1]))),
+                    recognised[1],
+                ),
+                "voice, distorted": voices,
+                "face, distorted": faces,
+                "voice and face of different people": singles(
+                    widths,
+                    together,
+                    audio=clean.voices.draw(together, rng),
+                    vision=clean.faces.draw(together, rng),
+                ),
+                "words and voice": dialogue_batch(valid.dialogues, clean, rng, "TA"),
+                "words, voice and face": dialogue_batch(valid.dialogues, clean, rng, "TAV"),
+            },
+            (joined([written, recognised]), voices, faces),
         )
-    model.temperature = (text_t, voice_t, face_t)
-    everything = checks | composed
+
+
+class RobotTask(Task):
+    """One causal network for any of words, voice and face.
+
+    Args:
+        recipe: of the training.
+        material: what it learns from.
+        rare: further dialogues, of which each epoch draws some.
+        checks: what it is validated on.
+        rng: see :class:`Task`; PyTorch's generator must be seeded, for the network is made here.
+    """
+
+    selection = "valid_weighted_f1"
+
+    def __init__(
+        self,
+        recipe: RobotRecipe,
+        material: Material,
+        rare: Sequence[DialogueRows],
+        checks: Checks,
+        rng: np.random.Generator,
+    ) -> None:
+        self.recipe, self.material, self.rare, self.checks, self.rng = recipe, material, rare, checks, rng
+        config = SyncTVAConfig(material.widths, len(EMOTIONS), window=recipe.window, dropout=recipe.dropout)
+        self.network: SyncTVA = SyncTVA(config)
+        given = (material.text, material.voices.vectors, material.faces.vectors)
+        for projection, vectors in zip(self.network.projection, given, strict=True):
+            projection.fit(torch.from_numpy(vectors))  # type: ignore[operator]
+        asked = np.concatenate([dialogue.labels for dialogue in material.dialogues])
+        frequency = np.bincount(asked[asked != NO_LABEL], minlength=len(EMOTIONS))
+        self.weight = torch.from_numpy((frequency.mean() / frequency) ** recipe.class_weight).float()
+        count = len(material.dialogues)
+        self.steps = -(-(count + min(len(rare), round(DAILY * count))) // recipe.batch)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+
+    def batches(self) -> Iterator[tuple[DialogueBatch, torch.Tensor, int]]:
+        """See :func:`steps`."""
+        return steps(self.material, self.rare, self.recipe.batch, self.rng)
+
+    def loss(self, batch: tuple[DialogueBatch, torch.Tensor, int]) -> torch.Tensor:
+        """Cross-entropy, rare classes of the dialogues heavier."""
+        dialogues, wanted, spoken = batch
+        # Voices and faces are drawn with the frequency that they shall have.
+        counts = torch.cat([self.weight[wanted[:spoken].clamp_min(0)], torch.ones(len(wanted) - spoken)])
+        counts = counts * (wanted != NO_LABEL)
+        each = cross_entropy(self.network(dialogues).logits, wanted, ignore_index=NO_LABEL, reduction="none")
+        total: torch.Tensor = (each * counts).sum() / counts.sum()
+        return total
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Weighted F1 of each check by which the epoch is chosen, and their mean."""
+        found = predict(network, self.checks.chosen_by)
+        reached = {name: figures(p, self.checks.chosen_by[name][1].numpy())["weighted_f1"] for name, p in found.items()}
+        return {self.selection: float(np.mean(list(reached.values()))), **reached}
+
+
+def train(
+    data: Path, out: Path, recipe: RobotRecipe, *, cache: Path | None = None, seed: int = 0, progress: bool = True
+) -> dict[str, Any]:
+    """Train, choose the epoch and the temperatures on the validation sets, and write the weights.
+
+    Args:
+        data: folder with ``erc``, ``speech_emotion/ravdess`` and ``faces``.
+        out: gets ``model.safetensors``, ``model.json`` and the log.
+        recipe: of the training.
+        cache: where encoded vectors are kept; None for the user's cache folder.
+        seed: of everything that is drawn.
+        progress: show a bar.
+
+    Returns:
+        What the description says of the training, the figures among it.
+
+    Raises:
+        ValueError: the data cannot be used, or the training cannot go on.
+    """
+    began = time.process_time()
+    material, rare, valid, names = read_material(data, recipe, cache)
+    checks = Checks.of(valid)
+    # Only now, for reading draws random numbers too, and not as many when its vectors are in the cache.
+    task = RobotTask(recipe, material, rare, checks, seeded(seed))
+    history = fit(task, recipe, out, "the robot's network", made_of={"seed": seed}, progress=progress)
+    model = task.network
+    with torch.inference_mode():
+        text, voice, face = (
+            fit_temperature(model(batch).logits.double().numpy(), wanted.numpy())
+            for batch, wanted in checks.calibration
+        )
+    model.temperature = (text, voice, face)
+    everything = checks.chosen_by | checks.composed
     training: dict[str, Any] = {
-        "made_with": "python -m synctva_ros.training.tasks.robot",
+        "made_with": "synctva train --config shipped",
         "data": "MELD, EmoryNLP (scenes of MELD's training split), DailyDialog (dialogues with more than joy), "
         "RAVDESS, FER2013",
         "licence": "CC BY-NC-SA 4.0: not for commercial use",
-        "epoch": best_epoch,
-        "epochs": epochs,
+        "epoch": history.chosen(task.selection),
+        **as_settings(recipe),
         "seed": seed,
         "cpu_minutes": round((time.process_time() - began) / 60, 1),
         "validation": {name: figures(p, everything[name][1].numpy()) for name, p in predict(model, everything).items()},
     }
     save(model, out, Description(MODEL_ID, EMOTIONS, names, training))
+    forget(out)
     return training
 
 
 @torch.inference_mode()
-def predict(model: SyncTVA, checks: dict[str, tuple[DialogueBatch, torch.Tensor]]) -> dict[str, FloatArray]:
+def predict(model: nn.Module, checks: dict[str, Checked]) -> dict[str, FloatArray]:
     """Calibrated probabilities ``[n, C]`` for each validation set."""
     model.eval()
-    return {name: model.probabilities(model(batch)).double().numpy() for name, (batch, _) in checks.items()}
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="Train the shipped network.")
-    parser.add_argument("--data", type=Path, required=True, help="folder with erc/, speech_emotion/ and faces/")
-    parser.add_argument("--out", type=Path, required=True, help="where model.safetensors and model.json go")
-    parser.add_argument("--cache", type=Path, help="where encoded vectors are kept between runs (user's cache folder)")
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    training = train(arguments.data, arguments.out, arguments.cache, arguments.epochs, arguments.seed)
-    print(json.dumps(training, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    return {name: model.probabilities(model(batch)).double().numpy() for name, (batch, _) in checks.items()}  # type: ignore[operator]

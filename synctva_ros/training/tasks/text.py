@@ -25,182 +25,177 @@ from synctva_ros.encoders.text import TextEncoder
 from synctva_ros.events import EMOTIONS
 from synctva_ros.network.synctva import SyncTVA, SyncTVAConfig
 from synctva_ros.training.data.dialogues import Corpus, IntArray, as_recognised, read_corpus
-from synctva_ros.training.tasks.dialogue import collate, prepare
+from synctva_ros.training.loop import Task, fit, forget, seeded
+from synctva_ros.training.recipe import TextRecipe, as_settings
+from synctva_ros.training.tasks.dialogue import collate, erc_folder, prepare
 
 NAME = "feelings-1"
-RANK = 96
-#: Trainings on MELD whose weights are averaged.
-SOUP = 3
 #: Share of the neutral utterances of DailyDialog, where five of six are neutral, that is read.
 NEUTRAL = 0.2
 #: How often a dialogue is read as a speech recogniser would write it.
 RECOGNISED = 0.3
-UTTERANCES, DIALOGUES = 64, 16  # a step
-ENCODER_RATE, HEAD_RATE = 1e-4, 1e-3
-WARM_UP = 0.1
-AVERAGING = 0.98
 SMOOTHING = 0.1
 WORDS_ALONE = 0.5  # weight of the loss of each utterance without its dialogue
 
 
-def train_text_adapter(
-    data: Path, out: Path, *, epochs: tuple[int, int] = (2, 4), soup: int = SOUP, seed: int = 0, progress: bool = True
-) -> None:
+class _TextTask(Task):
+    """The text encoder and what stands on it, with a learning rate each."""
+
+    def __init__(self, recipe: TextRecipe, encoder: TextEncoder, heads: nn.Module, rng: np.random.Generator) -> None:
+        self.recipe, self.encoder, self.heads, self.rng = recipe, encoder, heads, rng
+        # A word that is not in these corpora must not be left behind by those that are.
+        encoder.model.embeddings.requires_grad_(False)
+        self.network = nn.ModuleDict({"encoder": encoder.model, "heads": heads})
+        self.optimizer = torch.optim.AdamW(
+            [
+                {
+                    "params": [each for each in encoder.model.parameters() if each.requires_grad],
+                    "lr": recipe.encoder_rate,
+                    "weight_decay": 0.01,
+                },
+                {"params": heads.parameters(), "lr": recipe.learning_rate, "weight_decay": recipe.weight_decay},
+            ]
+        )
+
+
+class UtteranceTask(_TextTask):
+    """Emotion of single utterances, by a linear layer on the encoder's vector."""
+
+    def __init__(self, recipe: TextRecipe, encoder: TextEncoder, corpus: Corpus, rng: np.random.Generator) -> None:
+        neutral = EMOTIONS.index("neutral")
+        pairs = [
+            (text, int(label))
+            for dialogue in corpus.dialogues
+            for text, label in zip(dialogue.texts, dialogue.labels, strict=True)
+            if label != neutral or rng.random() < NEUTRAL
+        ]
+        self.texts = [text for text, _ in pairs]
+        self.labels = torch.tensor([label for _, label in pairs])
+        share = torch.bincount(self.labels, minlength=len(EMOTIONS)).clamp_min(1) / len(pairs)
+        self.weight = share.rsqrt()
+        self.steps = -(-len(pairs) // recipe.utterances)
+        super().__init__(recipe, encoder, _head(encoder), rng)
+
+    def batches(self) -> Iterator[Sequence[int]]:
+        """Rows of similar length, in random order."""
+        # Sorted by length but for some noise, so that the same texts do not meet in every epoch.
+        noise = self.rng.uniform(0.8, 1.25, len(self.texts))
+        noisy = [len(text) * factor for text, factor in zip(self.texts, noise, strict=True)]
+        batches = _split(np.argsort(noisy), self.recipe.utterances)
+        for number in self.rng.permutation(len(batches)):
+            yield batches[number]
+
+    def loss(self, batch: Sequence[int]) -> Tensor:
+        """Cross-entropy, rare classes heavier."""
+        with torch.autocast("cpu", torch.bfloat16):
+            vectors = self.encoder.pool([self.texts[row] for row in batch])
+        return cross_entropy(self.heads(vectors.float()), self.labels[batch], weight=self.weight)
+
+
+class SpokenTask(_TextTask):
+    """Emotion of utterances in their dialogue, by Sync-TVA on the encoder's vectors, and without it."""
+
+    def __init__(self, recipe: TextRecipe, encoder: TextEncoder, corpus: Corpus, rng: np.random.Generator) -> None:
+        self.corpus = corpus
+        texts = [text for dialogue in corpus.dialogues for text in dialogue.texts]
+        self.dialogues = prepare(corpus, encoder.encode(texts), "ta")
+        audio = corpus.widths.get("audio", 0)
+        network = SyncTVA(SyncTVAConfig((encoder.width, audio, 0), len(EMOTIONS), dropout=0.5))
+        vectors = [torch.cat([dialogue.text for dialogue in self.dialogues])]
+        vectors += [torch.cat([dialogue.audio[dialogue.mask[:, 1]] for dialogue in self.dialogues])] if audio else []
+        for project, rows in zip(network.projection, vectors, strict=True):
+            project.fit(rows)  # type: ignore[operator]
+        self.steps = -(-len(self.dialogues) // recipe.batch)
+        super().__init__(recipe, encoder, nn.ModuleDict({"network": network, "alone": _head(encoder)}), rng)
+
+    def batches(self) -> Iterator[Sequence[int]]:
+        """Numbers of dialogues, in random order."""
+        yield from _split(self.rng.permutation(len(self.dialogues)), self.recipe.batch)
+
+    def loss(self, batch: Sequence[int]) -> Tensor:
+        """Cross-entropy of the network, and of the words alone."""
+        dialogues, labels = collate([self.dialogues[row] for row in batch])
+        said = [
+            as_recognised(text) if recognised else text
+            for row, recognised in zip(batch, self.rng.random(len(batch)) < RECOGNISED, strict=True)
+            for text in self.corpus.dialogues[row].texts
+        ]
+        text = self._pooled(said)
+        output = self.heads["network"](replace(dialogues, text=text))  # type: ignore[index]
+        alone = cross_entropy(self.heads["alone"](text), labels, label_smoothing=SMOOTHING)  # type: ignore[index]
+        return cross_entropy(output.logits, labels, label_smoothing=SMOOTHING) + WORDS_ALONE * alone
+
+    def _pooled(self, texts: Sequence[str]) -> Tensor:
+        """Vectors ``[n, width]`` with gradients, computed in batches of similar length."""
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        size = self.recipe.utterances
+        with torch.autocast("cpu", torch.bfloat16):
+            parts = [
+                self.encoder.pool([texts[i] for i in order[first : first + size]]).float()
+                for first in range(0, len(order), size)
+            ]
+        return torch.cat(parts)[torch.tensor(order).argsort()]
+
+
+def train_text_adapter(data: Path, out: Path, recipe: TextRecipe, *, seed: int = 0, progress: bool = True) -> None:
     """Train and write the adapter.
 
     Args:
-        data: folder with ``dailydialog_train.jsonl`` and ``meld_train.jsonl``.
-        out: gets the weights.
-        epochs: passes over DailyDialog and over MELD.
-        soup: how many trainings on MELD are averaged.
+        data: folder with ``dailydialog_train.jsonl`` and ``meld_train.jsonl``, or one that has it as ``erc``.
+        out: gets the weights, and a folder with the log of each part of the training.
+        recipe: of the training.
         seed: of everything that is drawn.
         progress: show bars.
     """
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
+    daily, meld = (read_corpus(erc_folder(data), name, "train") for name in ("dailydialog", "meld"))
     encoder = TextEncoder()
-    daily, meld = (read_corpus(data, name, "train") for name in ("dailydialog", "meld"))
     original = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
-    # A word that is not in these corpora must not be left behind by those that are.
-    encoder.model.embeddings.requires_grad_(False)
-    encoder.model.train()
-    _learn_utterances(encoder, daily, epochs[0], rng, progress)
+    schedule = replace(recipe, epochs=recipe.utterance_epochs, averaging=0.0)
+    parts = [out / "dailydialog"]
+    fit(
+        UtteranceTask(recipe, encoder, daily, seeded(seed)),
+        schedule,
+        parts[0],
+        "DailyDialog",
+        made_of={"seed": seed},
+        progress=progress,
+    )
     begun = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
     # Summed are the changes, because a third of three times a number may differ from it in its last bit, and what did
     # not change is not written.
     change = {name: torch.zeros_like(tensor) for name, tensor in begun.items()}
-    for member in range(soup):
+    for member in range(recipe.soup):
         encoder.model.load_state_dict(begun)
         torch.manual_seed(seed + member)
-        _learn_dialogues(encoder, meld, epochs[1], np.random.default_rng([seed, member]), progress)
+        task = SpokenTask(recipe, encoder, meld, np.random.default_rng([seed, member]))
+        parts.append(out / f"meld-{member + 1}")
+        title = f"MELD {member + 1} of {recipe.soup}"
+        fit(task, recipe, parts[-1], title, made_of={"seed": seed}, progress=progress)
         for name, tensor in encoder.model.state_dict().items():
             change[name] += tensor - begun[name]
-    encoder.model.load_state_dict({name: tensor + change[name] / soup for name, tensor in begun.items()})
+    encoder.model.load_state_dict({name: tensor + change[name] / recipe.soup for name, tensor in begun.items()})
     save_adapter(
         encoder.model,
         original,
         out,
         name=NAME,
         base=encoder.base,
-        rank=RANK,
+        rank=recipe.rank,
         training={
             "made_with": "synctva train-encoder text",
             "data": "DailyDialog and MELD, training splits",
             "licence": "CC BY-NC-SA 4.0: not for commercial use",
-            "epochs": list(epochs),
-            "averaged": soup,
+            **as_settings(recipe),
             "seed": seed,
         },
     )
+    for part in parts:
+        forget(part)
 
 
-def _learn_utterances(
-    encoder: TextEncoder, corpus: Corpus, epochs: int, rng: np.random.Generator, progress: bool
-) -> None:
-    """Emotion of single utterances, by a linear layer on the encoder's vector."""
-    neutral = EMOTIONS.index("neutral")
-    pairs = [
-        (text, int(label))
-        for dialogue in corpus.dialogues
-        for text, label in zip(dialogue.texts, dialogue.labels, strict=True)
-        if label != neutral or rng.random() < NEUTRAL
-    ]
-    labels = torch.tensor([label for _, label in pairs])
-    share = torch.bincount(labels, minlength=len(EMOTIONS)).clamp_min(1) / len(labels)
-    head = nn.Sequential(nn.LayerNorm(encoder.width), nn.Dropout(0.3), nn.Linear(encoder.width, len(EMOTIONS)))
-    steps = epochs * -(-len(pairs) // UTTERANCES)
-    learner = _Learner(encoder, head, steps)
-    for rows in _bar(_by_length([text for text, _ in pairs], epochs, rng), steps, "DailyDialog", progress):
-        with torch.autocast("cpu", torch.bfloat16):
-            vectors = encoder.pool([pairs[i][0] for i in rows])
-        learner.step(cross_entropy(head(vectors.float()), labels[rows], weight=share.rsqrt()))
-
-
-def _learn_dialogues(
-    encoder: TextEncoder, corpus: Corpus, epochs: int, rng: np.random.Generator, progress: bool
-) -> None:
-    """Emotion of utterances in their dialogue, by Sync-TVA on the encoder's vectors, and without it."""
-    texts = [text for dialogue in corpus.dialogues for text in dialogue.texts]
-    prepared = prepare(corpus, encoder.encode(texts), "ta")
-    audio = corpus.widths.get("audio", 0)
-    network = SyncTVA(SyncTVAConfig((encoder.width, audio, 0), len(EMOTIONS), dropout=0.5))
-    vectors = [torch.cat([dialogue.text for dialogue in prepared])]
-    vectors += [torch.cat([dialogue.audio[dialogue.mask[:, 1]] for dialogue in prepared])] if audio else []
-    for project, rows in zip(network.projection, vectors, strict=True):
-        project.fit(rows)  # type: ignore[operator]
-    alone = nn.Sequential(nn.LayerNorm(encoder.width), nn.Dropout(0.3), nn.Linear(encoder.width, len(EMOTIONS)))
-    steps = epochs * -(-len(prepared) // DIALOGUES)
-    learner = _Learner(encoder, nn.ModuleList([network, alone]), steps)
-    average = torch.optim.swa_utils.AveragedModel(
-        encoder.model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGING)
-    )
-    order = (chosen for _ in range(epochs) for chosen in _split(rng.permutation(len(prepared)), DIALOGUES))
-    for chosen in _bar(order, steps, "MELD", progress):
-        batch, labels = collate([prepared[i] for i in chosen])
-        said = [
-            as_recognised(text) if recognised else text
-            for i, recognised in zip(chosen, rng.random(len(chosen)) < RECOGNISED, strict=True)
-            for text in corpus.dialogues[i].texts
-        ]
-        text = _pooled(encoder, said)
-        output = network(replace(batch, text=text))
-        loss = cross_entropy(output.logits, labels, label_smoothing=SMOOTHING)
-        loss = loss + WORDS_ALONE * cross_entropy(alone(text), labels, label_smoothing=SMOOTHING)
-        learner.step(loss)
-        average.update_parameters(encoder.model)
-    encoder.model.load_state_dict(average.module.state_dict())
-
-
-def _pooled(encoder: TextEncoder, texts: Sequence[str]) -> Tensor:
-    """Vectors ``[n, width]`` with gradients, computed in batches of similar length."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    parts = []
-    with torch.autocast("cpu", torch.bfloat16):
-        for first in range(0, len(order), UTTERANCES):
-            parts.append(encoder.pool([texts[i] for i in order[first : first + UTTERANCES]]).float())
-    return torch.cat(parts)[torch.tensor(order).argsort()]
-
-
-class _Learner:
-    """Optimizer and one-cycle schedule of an encoder and what stands on it."""
-
-    def __init__(self, encoder: TextEncoder, head: nn.Module, steps: int) -> None:
-        body = [parameter for parameter in encoder.model.parameters() if parameter.requires_grad]
-        self.parameters = [*body, *head.parameters()]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": body, "lr": ENCODER_RATE, "weight_decay": 0.01},
-                {"params": head.parameters(), "lr": HEAD_RATE, "weight_decay": 0.05},
-            ]
-        )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, [ENCODER_RATE, HEAD_RATE], total_steps=steps + 1, pct_start=WARM_UP
-        )
-
-    def step(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
-        self.schedule.step()
-
-
-def _by_length(texts: Sequence[str], epochs: int, rng: np.random.Generator) -> Iterator[Sequence[int]]:
-    """Batches of rows of similar length, in random order."""
-    for _ in range(epochs):
-        # Sorted by length but for some noise, so that the same texts do not meet in every epoch.
-        noisy = [len(text) * factor for text, factor in zip(texts, rng.uniform(0.8, 1.25, len(texts)), strict=True)]
-        batches = _split(np.argsort(noisy), UTTERANCES)
-        for number in rng.permutation(len(batches)):
-            yield batches[number]
+def _head(encoder: TextEncoder) -> nn.Module:
+    return nn.Sequential(nn.LayerNorm(encoder.width), nn.Dropout(0.3), nn.Linear(encoder.width, len(EMOTIONS)))
 
 
 def _split(rows: IntArray, size: int) -> list[list[int]]:
     return [part.tolist() for part in np.split(rows, range(size, len(rows), size))]
-
-
-def _bar(batches: Iterator[Sequence[int]], steps: int, title: str, progress: bool) -> Iterator[Sequence[int]]:
-    from tqdm import tqdm
-
-    bar: Iterator[Sequence[int]] = tqdm(batches, total=steps, desc=title, unit="step", disable=not progress)
-    return bar

@@ -1,6 +1,6 @@
 """Trains the voice encoder on acted speech.
 
-    synctva train-encoder audio --data DIR --out FOLDER --report PAGE
+    synctva train-encoder voice --data DIR --out FOLDER --report PAGE
 
 The speakers are divided into folds. Each member of the network (a part that gets the spectrogram and one that gets the
 prosody) hears all folds but one and is evaluated on that one, so all figures are about held-out speakers; the encoder
@@ -10,16 +10,16 @@ not chosen for their size.
 
 from __future__ import annotations
 
-import copy
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import one_hot
 
 from synctva_ros.audio.endpointer import Endpointer
 from synctva_ros.config import Turns
@@ -40,14 +40,13 @@ from synctva_ros.training.data.dialogues import IntArray, class_index
 from synctva_ros.training.data.voice_augmentation import Distortion, NoVoice
 from synctva_ros.training.evaluation.metrics import Scores, score
 from synctva_ros.training.evaluation.report import write_scores
+from synctva_ros.training.loop import Task, fit, forget, seeded
+from synctva_ros.training.recipe import VoiceRecipe, as_settings
 
 NAME = "voice-emotion-1"
-#: Where RAVDESS lies in the folder of the data.
-CORPUS = "speech_emotion/ravdess"
-FOLDS, EPOCHS = 5, 50
-CLIPS, OTHER_SOUNDS = 32, 3  # a step
-LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 2e-3, 0.05, 0.15
-AVERAGING = 0.995
+LICENCE = "CC BY-NC-SA 4.0: not for commercial use"
+#: Sounds that are no voice in a step.
+OTHER_SOUNDS = 3
 SMOOTHING = 0.1
 MIXED = 0.5  # how often the spectrograms of a step are mixed with each other (https://arxiv.org/abs/1710.09412)
 # Masks of https://arxiv.org/abs/1904.08779: two of up to so many bands, one of up to so many frames.
@@ -55,9 +54,8 @@ MASKED_BANDS, MASKED_FRAMES = 10, 25
 # The end-pointer is not always right about start and end [s].
 OUTSIDE, INSIDE = 0.25, 0.1
 _SHORTEST = 0.3
-# Of the prosody networks: distorted copies of each clip, sounds that are no voice, epochs, clips a step, noise in
-# deviations.
-COPIES, PROSODY_OTHERS, PROSODY_EPOCHS, PROSODY_CLIPS, PROSODY_NOISE = 6, 600, 40, 128, 0.3
+# Of the prosody networks: distorted copies of each clip, sounds that are no voice, clips a step, noise in deviations.
+COPIES, PROSODY_OTHERS, PROSODY_CLIPS, PROSODY_NOISE = 6, 600, 128, 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +68,12 @@ class VoiceClip:
     end: float
     label: int
     speaker: str
+    corpus: str = ""
+
+    @property
+    def person(self) -> str:
+        """The speaker, by a name that no speaker of another corpus has."""
+        return f"{self.corpus}/{self.speaker}"
 
     def cut(self, before: float = 0.0, after: float = 0.0) -> FloatArray:
         """The speech and so much around it [s]; negative: less than all of it."""
@@ -100,10 +104,19 @@ def read_clips(folder: Path) -> list[VoiceClip]:
             except ValueError as error:
                 raise ValueError(f"{table}, line {rows.line_num}: {error}") from error
             sound, start, end = _hear(folder / row["file"])
-            clips.append(VoiceClip(row["file"], sound, start, end, label, row["actor"]))
+            clips.append(VoiceClip(row["file"], sound, start, end, label, row["actor"], folder.name))
     if not clips:
         raise ValueError(f"{table} names no file: give the folder of a corpus of speech")
     return clips
+
+
+def _names(corpora: str) -> list[str]:
+    return [name.strip() for name in corpora.split(",") if name.strip()]
+
+
+def read_corpora(data: Path, corpora: str) -> list[VoiceClip]:
+    """The recordings of several corpora, named with commas between them; see :func:`read_clips`."""
+    return [clip for name in _names(corpora) for clip in read_clips(data / "speech_emotion" / name)]
 
 
 def _hear(path: Path) -> tuple[FloatArray, float, float]:
@@ -137,20 +150,162 @@ def fold_of(clips: Sequence[VoiceClip], folds: int) -> IntArray:
     Raises:
         ValueError: there are fewer speakers than folds.
     """
-    speakers = sorted({clip.speaker for clip in clips}, key=lambda name: (len(name), name))
+    speakers = sorted({clip.person for clip in clips}, key=lambda name: (len(name), name))
     if not 2 <= folds <= len(speakers):
         raise ValueError(f"{len(speakers)} speakers cannot be divided into {folds} folds: give 2 to {len(speakers)}")
     blocks = np.array_split(np.array(speakers), folds)
     number = {str(name): fold for fold, block in enumerate(blocks) for name in block}
-    return np.array([number[clip.speaker] for clip in clips])
+    return np.array([number[clip.person] for clip in clips])
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What is wanted of n clips: a distribution over the classes, and over which of them it speaks.
+
+    A corpus without surprise says nothing about surprise: its clips have no loss there.
+    """
+
+    wanted: Tensor  # [n, classes], each row as heavy as the clip counts
+    known: Tensor  # [n, classes]
+
+    @classmethod
+    def of(cls, clips: Sequence[VoiceClip]) -> Targets:
+        """One class each, all classes together as heavy as each other."""
+        labels = torch.tensor([clip.label for clip in clips])
+        count = torch.bincount(labels, minlength=len(EMOTIONS)).float()
+        weight = torch.where(count > 0, count.mean() / count.clamp_min(1), 0.0)
+        has = {clip.corpus: torch.zeros(len(EMOTIONS), dtype=torch.bool) for clip in clips}
+        for clip in clips:
+            has[clip.corpus][clip.label] = True
+        wanted = one_hot(labels, len(EMOTIONS)).float() * weight[labels].unsqueeze(1)
+        return cls(wanted, torch.stack([has[clip.corpus] for clip in clips]))
+
+    def __getitem__(self, rows: Any) -> Targets:
+        return Targets(self.wanted[rows], self.known[rows])
+
+    def repeated(self, times: int) -> Targets:
+        """The same so many times."""
+        return Targets(self.wanted.repeat(times, 1), self.known.repeat(times, 1))
+
+    def and_nothing(self, count: int) -> Targets:
+        """With so many behind them that are no voice: nothing can be said."""
+        nothing = torch.full((count, len(EMOTIONS)), 1.0 / len(EMOTIONS))
+        return Targets(torch.cat([self.wanted, nothing]), torch.cat([self.known, nothing > 0]))
+
+    def mixed(self, share: float, partner: Tensor) -> Targets:
+        """Mixed with each other (https://arxiv.org/abs/1710.09412)."""
+        wanted = share * self.wanted + (1 - share) * self.wanted[partner]
+        return Targets(wanted, self.known | self.known[partner])
+
+    def loss(self, logits: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Cross-entropy over the classes that are known."""
+        classes = self.known.float() / self.known.sum(dim=1, keepdim=True)
+        wanted = (1 - smoothing) * self.wanted + smoothing * self.wanted.sum(dim=1, keepdim=True) * classes
+        likely = torch.log_softmax(logits.masked_fill(~self.known, -torch.inf), dim=1).masked_fill(~self.known, 0.0)
+        return -(wanted * likely).sum(dim=1).mean()
+
+
+class SpectrumTask(Task):
+    """The part of a member that gets the spectrogram.
+
+    Args:
+        recipe: of the training.
+        network: the part.
+        log_mel: makes the spectrograms.
+        clips: those that it hears.
+        rng: see :class:`Task`.
+    """
+
+    def __init__(
+        self,
+        recipe: VoiceRecipe,
+        network: SpectrumNetwork,
+        log_mel: LogMel,
+        clips: Sequence[VoiceClip],
+        rng: np.random.Generator,
+    ) -> None:
+        self.network, self.log_mel, self.clips, self.rng = network, log_mel, clips, rng
+        self.targets = Targets.of(clips)
+        self.size = min(recipe.batch, len(clips))
+        self.steps = len(clips) // self.size
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.distort = Distortion([clip.sound for clip in clips], rng)
+        self.no_voice = NoVoice(rng)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor, Targets]]:
+        """Spectrograms of distorted clips and of what is no voice, which of their frames are there, what is wanted."""
+        rng = self.rng
+        for rows in rng.permutation(len(self.clips))[: self.steps * self.size].reshape(-1, self.size):
+            sounds = [
+                self.distort(self.clips[i].cut(rng.uniform(-INSIDE, OUTSIDE), rng.uniform(-INSIDE, OUTSIDE)))
+                for i in rows
+            ] + [self.no_voice() for _ in range(OTHER_SOUNDS)]
+            mel, there = self.log_mel(*pad(sounds))
+            _mask(mel, there, rng)
+            targets = self.targets[rows].and_nothing(OTHER_SOUNDS)
+            if rng.random() < MIXED:
+                share, partner = rng.beta(0.4, 0.4), torch.randperm(len(sounds))
+                mel, there = share * mel + (1 - share) * mel[partner], there | there[partner]
+                targets = targets.mixed(share, partner)
+            yield mel, there, targets
+
+    def loss(self, batch: tuple[Tensor, Tensor, Targets]) -> Tensor:
+        """Cross-entropy in half precision."""
+        mel, there, targets = batch
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = self.network(mel.to(memory_format=torch.channels_last), there)
+        return targets.loss(logits.float(), SMOOTHING)
+
+
+class ProsodyTask(Task):
+    """The part of a member that gets the functionals.
+
+    Args:
+        network: the part.
+        functionals: of n clips and their distorted copies ``[copies, n, width]``.
+        others: of what is no voice ``[k, width]``.
+        targets: of the n clips.
+        rng: see :class:`Task`.
+    """
+
+    def __init__(
+        self,
+        network: ProsodyNetwork,
+        functionals: FloatArray,
+        others: FloatArray,
+        targets: Targets,
+        rng: np.random.Generator,
+    ) -> None:
+        self.network, self.rng = network, rng
+        self.targets = targets.repeated(len(functionals)).and_nothing(len(others))
+        self.vectors = torch.from_numpy(np.concatenate([*functionals, others]))
+        network.fit(self.vectors[: len(self.vectors) - len(others)])
+        deviation: Any = network.deviation
+        self.noise: Tensor = PROSODY_NOISE * deviation
+        self.size = min(PROSODY_CLIPS, len(self.vectors))
+        self.steps = len(self.vectors) // self.size
+        self.optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.1)
+
+    def batches(self) -> Iterator[tuple[Tensor, Targets]]:
+        """Noisy functionals, mixed with each other, and what is wanted."""
+        for rows in torch.randperm(len(self.vectors))[: self.steps * self.size].view(-1, self.size):
+            share, partner = self.rng.beta(0.4, 0.4), torch.randperm(self.size)
+            noise = self.noise * torch.randn(self.size, self.vectors.shape[1])
+            noisy = self.vectors[rows] + noise
+            yield share * noisy + (1 - share) * noisy[partner], self.targets[rows].mixed(share, partner)
+
+    def loss(self, batch: tuple[Tensor, Targets]) -> Tensor:
+        """Cross-entropy."""
+        vectors, targets = batch
+        return targets.loss(self.network(vectors))
 
 
 def train_voice_encoder(
     data: Path,
     out: Path,
+    recipe: VoiceRecipe,
     *,
-    folds: int = FOLDS,
-    epochs: int = EPOCHS,
     seed: int = 0,
     report: Path | None = None,
     progress: bool = True,
@@ -158,10 +313,9 @@ def train_voice_encoder(
     """Train and write the encoder's weights.
 
     Args:
-        data: folder with ``speech_emotion/ravdess``.
-        out: gets ``model.safetensors``, ``model.json`` and, while a training goes on, the finished members.
-        folds: into how many the speakers are divided; as many members has the network.
-        epochs: passes over the clips for each member.
+        data: folder with ``speech_emotion``.
+        out: gets ``model.safetensors``, ``model.json``, and for each part of each member a folder with its log.
+        recipe: of the training.
         seed: of everything that is drawn.
         report: gets a page with plots (HTML).
         progress: show bars.
@@ -170,32 +324,13 @@ def train_voice_encoder(
         Scores of all clips, each as classified by the member that never heard its speaker.
 
     Raises:
-        ValueError: the corpus cannot be used.
+        ValueError: a corpus cannot be used, or the training cannot go on.
         RuntimeError: a recording cannot be read, or eSpeak NG is missing.
     """
-    clips = read_clips(data / CORPUS)
-    fold = fold_of(clips, folds)
+    clips = read_corpora(data, recipe.corpora)
+    fold = fold_of(clips, recipe.folds)
     labels = np.array([clip.label for clip in clips])
-    torch.manual_seed(seed)
-    network = VoiceNetwork(VoiceNetworkConfig(classes=len(EMOTIONS), members=folds))
-    functionals, others = read_prosody(clips, np.random.default_rng(seed))
-    probabilities = np.zeros((len(clips), len(EMOTIONS)), np.float32)
-    for number, member in enumerate(network.members):
-        assert isinstance(member, VoiceMember)
-        heard = [clip for clip, other in zip(clips, fold != number, strict=True) if other]
-        state, kept = out / f"member-{number}.safetensors", _Kept(epochs, seed, folds)
-        if not kept.read(state, member):
-            rng = np.random.default_rng(seed + number)
-            distort = Distortion([clip.sound for clip in heard], rng)
-            no_voice = NoVoice(rng)
-            torch.manual_seed(seed + number)
-            title = f"fold {number + 1} of {folds}"
-            _train_spectrum(member.spectrum, network.log_mel, heard, epochs, distort, no_voice, rng, title, progress)
-            _train_prosody(member.prosody, functionals[:, fold != number], others, labels[fold != number], rng)
-            kept.write(state, member)
-        network.eval()
-        held_out = np.flatnonzero(fold == number)
-        probabilities[held_out] = predict(network, number, [clips[i].cut() for i in held_out])
+    network, probabilities = VoiceTraining(recipe, out, clips, seed, progress).run(fold, recipe.folds)
     scores = score(probabilities, labels, EMOTIONS)
     figures = {
         "unweighted_recall": round(scores.unweighted_recall, 4),
@@ -208,20 +343,20 @@ def train_voice_encoder(
         NAME,
         EMOTIONS,
         {
-            "made_with": "synctva train-encoder audio",
-            "data": "RAVDESS speech",
-            "licence": "CC BY-NC-SA 4.0: not for commercial use",
+            "made_with": "synctva train-encoder voice",
+            "data": recipe.corpora,
+            "licence": LICENCE,
             "unheard_speakers": [
-                sorted({clip.speaker for clip, mine in zip(clips, fold == number, strict=True) if mine})
-                for number in range(folds)
+                sorted({clip.person for clip, mine in zip(clips, fold == number, strict=True) if mine})
+                for number in range(recipe.folds)
             ],
-            "epochs": epochs,
+            **as_settings(recipe),
             "seed": seed,
             "each_member_on_speakers_it_never_heard": figures,
         },
     )
-    for number in range(folds):
-        (out / f"member-{number}.safetensors").unlink()
+    for part in out.glob("member-*"):
+        forget(part)
     if report is not None:
         write_scores(
             report,
@@ -229,90 +364,87 @@ def train_voice_encoder(
             probabilities,
             labels,
             title="Voice encoder on speakers that it never heard",
-            subtitle=f"{len(clips)} clips, {folds} folds over {len({clip.speaker for clip in clips})} speakers",
+            subtitle=f"{len(clips)} clips, {recipe.folds} folds over {len({clip.person for clip in clips})} speakers",
             names=EMOTIONS,
             notes=(f"Unweighted average recall {scores.unweighted_recall:.3f}.",),
         )
     return scores
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """Members that are finished survive an interruption."""
+def leave_out(
+    data: Path, out: Path, recipe: VoiceRecipe, left_out: str, *, seed: int = 0, progress: bool = True
+) -> Scores:
+    """Train one member without a corpus or a person, and judge it on what was left out; nothing is kept but figures.
 
-    epochs: int
-    seed: int
-    folds: int
+    Args:
+        data: as in :func:`train_voice_encoder`.
+        out: gets the logs, and the probabilities as ``left-out.npz``.
+        recipe: of the training; ``folds`` does not matter.
+        left_out: a corpus ("emovo") or a person ("ravdess/02").
+        seed: of everything that is drawn.
+        progress: show bars.
 
-    def read(self, path: Path, member: nn.Module) -> bool:
-        from safetensors import safe_open
-
-        if not path.is_file():
-            return False
-        with safe_open(path, "pt") as file:
-            if file.metadata() != self._made_with():
-                return False
-            member.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        return True
-
-    def write(self, path: Path, member: nn.Module) -> None:
-        from safetensors.torch import save_file
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The spectrum network has its channels last, which the format does not know.
-        save_file({name: tensor.contiguous() for name, tensor in member.state_dict().items()}, path, self._made_with())
-
-    def _made_with(self) -> dict[str, str]:
-        return {"epochs": str(self.epochs), "seed": str(self.seed), "folds": str(self.folds)}
+    Raises:
+        ValueError: nothing is left out, or nothing else is left.
+    """
+    clips = read_corpora(data, ",".join(dict.fromkeys([*_names(recipe.corpora), left_out.partition("/")[0]])))
+    away = np.array([left_out in (clip.corpus, clip.person) for clip in clips])
+    if not away.any() or away.all():
+        there = ", ".join(sorted({clip.corpus for clip in clips}))
+        raise ValueError(
+            f"{left_out!r} leaves {'nothing to train on' if away.any() else 'everything'}: give one of several corpora "
+            f"({there}) or a person such as {clips[0].person}"
+        )
+    _, probabilities = VoiceTraining(recipe, out, clips, seed, progress).run(np.where(away, 0, -1), 1)
+    labels = np.array([clip.label for clip in clips])[away]
+    np.savez(out / "left-out.npz", probabilities=probabilities[away], labels=labels)
+    for part in out.glob("member-*"):
+        forget(part)
+    return score(probabilities[away], labels, EMOTIONS)
 
 
-def _train_spectrum(
-    network: SpectrumNetwork,
-    log_mel: LogMel,
-    clips: Sequence[VoiceClip],
-    epochs: int,
-    distort: Distortion,
-    no_voice: NoVoice,
-    rng: np.random.Generator,
-    title: str,
-    progress: bool,
-) -> None:
-    """Train one network on its clips; it gets the running average of its weights."""
-    from tqdm import tqdm
+class VoiceTraining:
+    """Members of a voice network, each trained on all clips but those of its fold.
 
-    labels = torch.tensor([clip.label for clip in clips])
-    weight = _weights(labels)
-    size = min(CLIPS, len(clips))
-    steps = epochs * (len(clips) // size)
-    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps + 1, pct_start=WARM_UP)
-    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(network).eval()
-    order = np.concatenate([rng.permutation(len(clips))[: len(clips) // size * size] for _ in range(epochs)])
-    for step, rows in enumerate(tqdm(order.reshape(-1, size), desc=title, unit="step", disable=not progress)):
-        sounds = [distort(clips[i].cut(rng.uniform(-INSIDE, OUTSIDE), rng.uniform(-INSIDE, OUTSIDE))) for i in rows] + [
-            no_voice() for _ in range(OTHER_SOUNDS)
-        ]
-        mel, there = log_mel(*pad(sounds))
-        _mask(mel, there, rng)
-        target = torch.full((len(sounds), len(EMOTIONS)), 1.0 / len(EMOTIONS))
-        wanted = labels[rows]
-        target[: len(rows)] = nn.functional.one_hot(wanted, len(EMOTIONS)).float() * weight[wanted].unsqueeze(1)
-        if rng.random() < MIXED:
-            share, partner = rng.beta(0.4, 0.4), torch.randperm(len(sounds))
-            mel, there = share * mel + (1 - share) * mel[partner], there | there[partner]
-            target = share * target + (1 - share) * target[partner]
-        target = (1 - SMOOTHING) * target + SMOOTHING * target.mean(dim=1, keepdim=True)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = network(mel.to(memory_format=torch.channels_last), there)
-        loss = -(target * torch.log_softmax(logits.float(), dim=1)).sum(dim=1).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-        optimizer.step()
-        schedule.step()
-        follow(average, network, min(AVERAGING, (2 + step) / (11 + step)))
-    network.load_state_dict(average.state_dict())
+    Args:
+        recipe: of the training.
+        out: gets a folder for each part of each member.
+        clips: all of them.
+        seed: of everything that is drawn.
+        progress: show bars.
+    """
+
+    def __init__(self, recipe: VoiceRecipe, out: Path, clips: Sequence[VoiceClip], seed: int, progress: bool) -> None:
+        self.recipe, self.out, self.clips, self.seed, self.progress = recipe, out, clips, seed, progress
+
+    def run(self, fold: IntArray, members: int) -> tuple[VoiceNetwork, FloatArray]:
+        """The network, and for each clip ``[n, classes]`` the probabilities of the member that did not hear it."""
+        clips = self.clips
+        torch.manual_seed(self.seed)
+        network = VoiceNetwork(VoiceNetworkConfig(classes=len(EMOTIONS), members=members))
+        functionals, others = read_prosody(clips, np.random.default_rng(self.seed))
+        probabilities = np.zeros((len(clips), len(EMOTIONS)), np.float32)
+        for number, member in enumerate(network.members):
+            assert isinstance(member, VoiceMember)
+            heard = fold != number
+            mine = [clip for clip, is_heard in zip(clips, heard, strict=True) if is_heard]
+            unheard = [clip.cut() for clip, is_heard in zip(clips, heard, strict=True) if not is_heard]
+            rng = seeded(self.seed + number)
+            self._fit(SpectrumTask(self.recipe, member.spectrum, network.log_mel, mine, rng), number, members)
+            rng, targets = seeded(self.seed + number), Targets.of(mine)
+            self._fit(ProsodyTask(member.prosody, functionals[:, heard], others, targets, rng), number, members)
+            network.eval()
+            probabilities[~heard] = predict(network, number, unheard)
+        return network, probabilities
+
+    def _fit(self, task: SpectrumTask | ProsodyTask, number: int, members: int) -> None:
+        schedule, part = self.recipe, "spectrum"
+        if isinstance(task, ProsodyTask):
+            schedule, part = replace(schedule, epochs=schedule.prosody_epochs, averaging=0.0, clip=0.0), "prosody"
+        folder = self.out / f"member-{number + 1}-{part}"
+        made_of = {"seed": self.seed, "member": number, "of": members, "clips": len(self.clips)}
+        title = f"{part}, member {number + 1} of {members}"
+        fit(task, schedule, folder, title, made_of=made_of, progress=self.progress)
 
 
 def read_prosody(clips: Sequence[VoiceClip], rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
@@ -328,39 +460,6 @@ def read_prosody(clips: Sequence[VoiceClip], rng: np.random.Generator) -> tuple[
         np.stack([np.stack([functionals.of(_audible(sound)) for sound in sounds]) for sounds in copies]),
         np.stack([functionals.of(_audible(no_voice())) for _ in range(PROSODY_OTHERS)]),
     )
-
-
-def _train_prosody(
-    network: ProsodyNetwork, functionals: FloatArray, others: FloatArray, labels: IntArray, rng: np.random.Generator
-) -> None:
-    """Train one network on functionals ``[copies, n, width]`` of n clips, and on those of what is no voice."""
-    wanted = torch.from_numpy(np.tile(labels, len(functionals)))
-    targets = nn.functional.one_hot(wanted, len(EMOTIONS)).float() * _weights(wanted)
-    targets = torch.cat([targets, torch.full((len(others), len(EMOTIONS)), 1.0 / len(EMOTIONS))])
-    vectors = torch.from_numpy(np.concatenate([*functionals, others]))
-    network.fit(vectors[: len(wanted)])
-    size = min(PROSODY_CLIPS, len(vectors))
-    steps = PROSODY_EPOCHS * (len(vectors) // size)
-    optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps + 1)
-    network.train()
-    for _ in range(PROSODY_EPOCHS):
-        for rows in torch.randperm(len(vectors))[: len(vectors) // size * size].view(-1, size):
-            share, partner = rng.beta(0.4, 0.4), torch.randperm(size)
-            noisy = vectors[rows] + PROSODY_NOISE * network.deviation * torch.randn(size, vectors.shape[1])
-            logits = network(share * noisy + (1 - share) * noisy[partner])
-            target = share * targets[rows] + (1 - share) * targets[rows][partner]
-            loss = -(target * torch.log_softmax(logits, dim=1)).sum(dim=1).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-
-
-def _weights(labels: Tensor) -> Tensor:
-    """What an example of each class counts ``[classes]``, so that all classes count the same."""
-    count = torch.bincount(labels, minlength=len(EMOTIONS)).float()
-    return torch.where(count > 0, count.mean() / count.clamp_min(1), 0.0)
 
 
 def _audible(sound: FloatArray) -> FloatArray:
@@ -401,14 +500,3 @@ def _mask(mel: Tensor, there: Tensor, rng: np.random.Generator) -> None:
         frames = int(rng.integers(0, MASKED_FRAMES))
         first = int(rng.integers(0, max(1, int(kept.sum()) - frames)))
         spectrogram[:, :, first : first + frames] = 0.0
-
-
-@torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move a running average of weights towards the network's."""
-    tensors: Any = zip(average.state_dict().values(), network.state_dict().values(), strict=True)
-    for mean, now in tensors:
-        if mean.is_floating_point():
-            mean.lerp_(now, 1 - decay)
-        else:
-            mean.copy_(now)
