@@ -44,7 +44,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[st
                 group, _, name = key.partition("/")
                 groups.setdefault(group, {})[name] = file.get_tensor(key)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): delete it to begin this seed again") from error
+        raise ValueError(f"{path} cannot be read ({error}): delete it to begin this training again") from error
     return groups, progress
 
 

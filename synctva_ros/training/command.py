@@ -26,9 +26,9 @@ def add_commands(commands: Any) -> None:
         "train",
         help="train a network on a corpus of dialogues",
         description="Train one network for each seed. Finished seeds are kept, an unfinished one goes on where it was "
-        "interrupted. The epoch is chosen on the validation split.",
-        epilog="Examples: synctva train --data DIR --corpus meld --out RUN --seeds 1,2,3; for a robot, on all that the "
-        "shipped encoders know: synctva train --config shipped --data DIR --out FOLDER",
+        "interrupted. The epoch is chosen on the validation split. With --config shipped and without --corpus: weights "
+        "for a robot, on all that the shipped encoders know.",
+        epilog="Example: synctva train --data DIR --corpus meld --out RUN --seeds 1,2,3",
     )
     _add_training(train)
     train.add_argument("--workers", type=int, metavar="N", help="seeds trained side by side (default: one a core)")
@@ -105,8 +105,7 @@ def add_commands(commands: Any) -> None:
         description="voice: our voice network on RAVDESS, judged by speakers that it did not hear. face: our face "
         "network on FER2013. text: MiniLM fine-tuned on DailyDialog and MELD, as a low-rank difference. Given again "
         "after an interruption, the same command goes on.",
-        epilog="Examples: synctva train-encoder voice --data DIR --out VOICE --report voice.html; without a corpus, "
-        "judged by it: synctva train-encoder voice --corpora ravdess,emovo,nemo --leave-out emovo --data DIR --out OUT",
+        epilog="Example: synctva train-encoder voice --data DIR --out VOICE --report voice.html",
     )
     encoder.add_argument("encoder", choices=("voice", "face", "text"), help="which one")
     encoder.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data")
@@ -388,7 +387,7 @@ def _run(handler: Callable[[argparse.Namespace], None], arguments: argparse.Name
     except ImportError as error:
         raise ImportError(f"{error}; training needs more packages: pip install 'synctva-ros[train]'") from error
     except KeyboardInterrupt as error:
-        if handler in (_train, _ablate):
+        if handler in (_train, _ablate, _train_encoder):
             error.add_note("the same command goes on from here")
         raise
     return 0

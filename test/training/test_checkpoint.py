@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from synctva_ros.training.checkpoint import (
-    FILE,
+    CHECKPOINT,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
@@ -37,7 +37,7 @@ def test_round_trip(tmp_path: Path) -> None:
     for group, named in TENSORS.items():
         for name, tensor in named.items():
             assert torch.equal(groups[group][name], tensor)
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
 
 
 def test_an_interruption_leaves_the_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,23 +69,25 @@ def added(tensors: dict[str, Tensor]) -> None:
 )
 def test_other_tensors_are_refused(tmp_path: Path, change: Any, sentence: str) -> None:
     save_checkpoint(tmp_path, TENSORS, PROGRESS)
-    path = tmp_path / FILE
+    path = tmp_path / CHECKPOINT
     with safe_open(path, framework="pt") as file:
         metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     change(tensors)
     save_file(tensors, path, metadata=metadata)
-    with pytest.raises(ValueError, match=f"{FILE} cannot be read .{sentence}.: delete it to begin this seed again"):
+    with pytest.raises(
+        ValueError, match=f"{CHECKPOINT} cannot be read .{sentence}.: delete it to begin this training again"
+    ):
         load_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors here", None, {}, {"progress": "{", "tensors": "[]"}])
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes | dict[str, str] | None) -> None:
-    path = tmp_path / FILE
+    path = tmp_path / CHECKPOINT
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
         save_file({"model/a": torch.zeros(1)}, path, metadata=content)
-    with pytest.raises(ValueError, match=f"{FILE} cannot be read .*delete it"):
+    with pytest.raises(ValueError, match=f"{CHECKPOINT} cannot be read .*delete it"):
         load_checkpoint(tmp_path)
 
 

@@ -16,8 +16,9 @@ from synctva_ros.apps import cli
 from synctva_ros.events import EMOTIONS
 from synctva_ros.training.data.dialogues import Corpus
 from synctva_ros.training.evaluation import ablate
-from synctva_ros.training.recipe import Recipe, read_recipe
+from synctva_ros.training.recipe import Recipe, RobotRecipe, TextRecipe, read_recipe
 from synctva_ros.training.tasks import dialogue as trainer
+from synctva_ros.training.tasks import robot
 from synctva_ros.training.tasks import text as text_adapter
 from synctva_ros.training.tasks.dialogue import Run
 
@@ -44,7 +45,11 @@ def test_a_training_and_its_scores(synctva: Command, tmp_path: Path, capsys: pyt
     out, scores, page = tmp_path / "run", tmp_path / "new" / "scores.json", tmp_path / "pages" / "run.html"
     config = tmp_path / "tiny.yaml"
     assert synctva("train", out=out, config=config, seeds="3,1", context="full", modalities="t") == 0
-    assert [line[:14] for line in capsys.readouterr().out.splitlines()] == ["seed 3 (1 of 2", "seed 1 (2 of 2"]
+    said = capsys.readouterr().out.splitlines()
+    # What the robot would refuse is said before hours of work, and after them.
+    refused = "not for a robot: it sees later turns; train with --context causal"
+    assert (said[0], said[-1]) == (refused, refused)
+    assert [line[:14] for line in said[1:-1]] == ["seed 3 (1 of 2", "seed 1 (2 of 2"]
     run = Run.read(out)
     assert (run.context, run.modalities, run.recipe) == ("full", "t", read_recipe(config))
     assert run.seeds(out) == [1, 3]
@@ -107,10 +112,10 @@ def test_the_encoder_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(text_adapter, "train_text_adapter", lambda data, out, seed: asked.append((data, out, seed)))
+    monkeypatch.setattr(text_adapter, "train_text_adapter", lambda *given, seed: asked.append((*given, seed)))
     line = ["train-encoder", "text", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--seed", "4"]
-    assert cli.main(line) == 0
-    assert asked == [(tmp_path, tmp_path / "out", 4)]
+    assert cli.main([*line, "--encoder-rate", "3e-5"]) == 0
+    assert asked == [(tmp_path, tmp_path / "out", TextRecipe(encoder_rate=3e-5), 4)]
     assert capsys.readouterr().out == f"written: {tmp_path / 'out'}\n"
 
 
@@ -188,12 +193,58 @@ def test_an_interruption_says_how_to_go_on(
     assert capsys.readouterr().err == "\nsynctva: interrupted; the same command goes on from here\n"
 
 
-def test_what_cannot_go_on_does_not_say_so(
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("train --config shipped --corpus meld", "a recipe for a robot has its own corpora, context and modalities"),
+        ("train --config voice", "the recipe voice is not for a network on a corpus of dialogues"),
+        ("train", "--corpus is missing: give one of meld, iemocap, emorynlp or dailydialog"),
+        ("train --corpus meld --hidden many", "parameter 'hidden': 'many' is not of type int"),
+        ("train --corpus meld --voice-weights x", "unknown setting 'voice_weights'; the settings are averaging"),
+        ("train-encoder voice --config face", "the recipe face is not for the voice encoder"),
+        ("train-encoder face --leave-out emovo", "--leave-out is of voice: leave it out"),
+        ("train-encoder text --report x.html", "--report is of voice and face: leave it out"),
+        ("train-encoder face --folds 3", "unknown setting 'folds'"),
+    ],
+)
+def test_what_does_not_go_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, sentence: str
+) -> None:
+    assert cli.main([*line.split(), "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert sentence in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_for_a_robot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+
+    def made(data: Path, out: Path, recipe: RobotRecipe, cache: Path | None, seed: int) -> dict[str, Any]:
+        asked.append((out.name, recipe, seed))
+        return {"validation": {"words": {"weighted_f1": 0.61, "calibration_error": 0.02}}}
+
+    monkeypatch.setattr(robot, "train", made)
+    line = ["train", "--config", "shipped", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert cli.main([*line, "--epochs", "2"]) == 0
+    assert cli.main([*line, "--seeds", "0,5"]) == 0
+    assert asked == [
+        ("out", RobotRecipe(epochs=2), 1),
+        ("seed-0", RobotRecipe(), 0),
+        ("seed-5", RobotRecipe(), 5),
+    ]
+    said = capsys.readouterr().out
+    assert "weighted F1 61.0 %, calibration error 2.0 %" in said
+    assert f"a robot can use these weights: emotion.weights={tmp_path / 'out'}\n" in said
+
+
+def test_an_encoders_training_goes_on_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(text_adapter, "train_text_adapter", interrupted)
     assert cli.main(["train-encoder", "text", "--data", str(tmp_path), "--out", str(tmp_path)]) == 130
-    assert capsys.readouterr().err == "\nsynctva: interrupted\n"
+    assert capsys.readouterr().err == "\nsynctva: interrupted; the same command goes on from here\n"
 
 
 def test_a_missing_package_says_what_to_install(
@@ -234,7 +285,8 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         "ablate --data no --corpus meld --out out",
         "evaluate --run no --data no --corpus meld --split valid",
         "extract --csv no --clips no --out out --split train",
-        "train-encoder audio --data no --out out",
+        "train-encoder voice --data no --out out",
+        "train --config shipped --data no --out out",
     ],
 )
 def test_what_is_missing_is_said_before_pytorch_is_loaded(line: str, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.tasks.references import LateFusionReference, RecurrentReference, ReferenceConfig
 from synctva_ros.weights.files import TENSORS
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DESCRIPTION = "run.json"
 ARCHITECTURES: dict[str, tuple[type[nn.Module], type]] = {
     SyncTVA.ARCHITECTURE: (SyncTVA, SyncTVAConfig),

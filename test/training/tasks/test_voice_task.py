@@ -6,9 +6,11 @@ import csv
 import json
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,13 +28,15 @@ from synctva_ros.sources.microphone import SourceError
 from synctva_ros.training.data import voice_augmentation
 from synctva_ros.training.data.dialogues import class_index
 from synctva_ros.training.evaluation.metrics import Scores
+from synctva_ros.training.loop import TrainingError, read_log
+from synctva_ros.training.recipe import VoiceRecipe
 from synctva_ros.training.tasks import voice as voice_encoder
 from synctva_ros.training.tasks.voice import (
-    CORPUS,
     NAME,
+    Targets,
     VoiceClip,
     fold_of,
-    follow,
+    leave_out,
     pad,
     predict,
     read_clips,
@@ -46,6 +50,8 @@ needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="esp
 MANNERS = {"angry": (290.0, 5.0), "sad": (105.0, 2.0)}
 #: Formants of the four speakers [Hz].
 SPEAKERS = {"2": (500, 1500), "9": (560, 1650), "10": (640, 1800), "11": (720, 2000)}
+CORPUS = "speech_emotion/ravdess"
+SHORT = VoiceRecipe(folds=2, epochs=2, batch=8)
 CLIPS = 3  # of each speaker and emotion
 
 
@@ -102,7 +108,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def clip_of(speaker: str, label: int = 0) -> VoiceClip:
-    return VoiceClip("a.wav", np.zeros(SAMPLE_RATE, np.float32), 0.0, 1.0, label, speaker)
+    return VoiceClip("a.wav", np.zeros(SAMPLE_RATE, np.float32), 0.0, 1.0, label, speaker, "made")
 
 
 @pytest.mark.parametrize(
@@ -255,20 +261,37 @@ def test_a_batch_is_padded() -> None:
         torch.testing.assert_close(heard, torch.from_numpy(sound / sound.std()), rtol=1e-3, atol=1e-4)
 
 
-def test_the_average_follows() -> None:
-    average, network = (nn.BatchNorm1d(3) for _ in range(2))
-    nn.init.constant_(network.weight, 3.0)
-    network(torch.randn(4, 3))
-    follow(average, network, 0.5)
-    torch.testing.assert_close(average.weight, torch.full((3,), 2.0))
-    assert network.num_batches_tracked is not None
-    assert average.num_batches_tracked == network.num_batches_tracked
-    follow(average, network, 0.0)
-    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in average.state_dict().items())
-    before = average.weight.clone()
-    nn.init.constant_(network.weight, 7.0)
-    follow(average, network, 1.0)
-    assert torch.equal(average.weight, before)
+class TestTargets:
+    """What is wanted, and of which classes."""
+
+    def test_a_corpus_says_nothing_about_a_class_that_it_does_not_have(self) -> None:
+        clips = [
+            replace(clip_of("1", label), corpus=corpus) for corpus, label in (("a", 0), ("a", 1), ("b", 0), ("b", 2))
+        ]
+        targets = Targets.of(clips)
+        assert targets.known.int().tolist() == [[1, 1, 0, 0, 0, 0, 0]] * 2 + [[1, 0, 1, 0, 0, 0, 0]] * 2
+        logits = torch.zeros(4, 7, requires_grad=True)
+        targets.loss(logits, 0.1).backward()
+        assert logits.grad is not None
+        assert (logits.grad != 0).tolist() == targets.known.tolist()
+        assert (logits.grad.argmin(dim=1) == torch.tensor([0, 1, 0, 2])).all()  # downhill is towards the wanted class
+
+    def test_all_classes_count_the_same(self) -> None:
+        targets = Targets.of([clip_of("1", label) for label in (0, 0, 0, 1)])
+        rare, usual = targets.wanted.sum(dim=0)[:2].tolist()
+        assert rare == pytest.approx(usual)
+        assert rare > 0
+
+    def test_it_is_cross_entropy(self) -> None:
+        logits = torch.randn(7, 7, generator=torch.Generator().manual_seed(0))
+        targets = Targets.of([clip_of("1", label) for label in range(7)])
+        expected = nn.functional.cross_entropy(logits, torch.arange(7), label_smoothing=0.1)
+        torch.testing.assert_close(targets.loss(logits, 0.1), expected)
+        everything = targets.and_nothing(2)
+        flat = -torch.log_softmax(torch.zeros(1, 7), dim=1).mean()
+        torch.testing.assert_close(everything[7:].loss(torch.zeros(2, 7)), flat)
+        mixed = targets.mixed(0.25, torch.arange(7).flip(0))
+        assert mixed.wanted[0, [0, 6]].tolist() == pytest.approx([0.25, 0.75])
 
 
 @pytest.fixture(scope="module")
@@ -296,10 +319,12 @@ def train(data: Path, out: Path, options: Mapping[str, int] = {}, report: Path |
     with pytest.MonkeyPatch.context() as patch:
         small = partial(VoiceNetworkConfig, width=4, summary=16, hidden=16)
         patch.setattr(voice_encoder, "VoiceNetworkConfig", small)
-        for name, value in {"CLIPS": 8, "COPIES": 1, "PROSODY_OTHERS": 8, "PROSODY_CLIPS": 16}.items():
+        for name, value in {"COPIES": 1, "PROSODY_OTHERS": 8, "PROSODY_CLIPS": 16}.items():
             patch.setattr(voice_encoder, name, value)
         patch.setattr(voice_augmentation, "MACHINES", 2)
-        return train_voice_encoder(data, out, progress=False, report=report, **{"folds": 2, "epochs": 2, **options})
+        seed = options.get("seed", 0)
+        recipe = replace(SHORT, **{name: value for name, value in options.items() if name != "seed"})
+        return train_voice_encoder(data, out, recipe, seed=seed, progress=False, report=report)
 
 
 @pytest.fixture(scope="module")
@@ -318,11 +343,13 @@ class TestTraining:
 
     def test_what_is_written(self, trained: tuple[Path, Scores]) -> None:
         out, scores = trained
-        assert sorted(path.name for path in out.iterdir()) == ["model.json", "model.safetensors"]
+        parts = [f"member-{number}-{part}" for number in (1, 2) for part in ("prosody", "spectrum")]
+        assert sorted(path.name for path in out.iterdir()) == [*parts, "model.json", "model.safetensors"]
+        assert not list(out.rglob("checkpoint*"))
         written = json.loads((out / "model.json").read_text(encoding="utf-8"))
         assert (written["name"], written["labels"]) == (NAME, list(EMOTIONS))
         training = written["training"]
-        assert training["unheard_speakers"] == [["2", "9"], ["10", "11"]]
+        assert training["unheard_speakers"] == [["ravdess/2", "ravdess/9"], ["ravdess/10", "ravdess/11"]]
         assert (training["epochs"], training["seed"]) == (2, 0)
         figures = training["each_member_on_speakers_it_never_heard"]
         assert figures["unweighted_recall"] == pytest.approx(scores.unweighted_recall, abs=1e-4)
@@ -336,7 +363,7 @@ class TestTraining:
         right = 0
         for clip in clips:
             (member,) = (
-                number for number, names in enumerate(encoder.training["unheard_speakers"]) if clip.speaker in names
+                number for number, names in enumerate(encoder.training["unheard_speakers"]) if clip.person in names
             )
             speech = as_speech(clip.cut(), SAMPLE_RATE)
             assert speech is not None
@@ -355,44 +382,72 @@ class TestTraining:
     def test_an_interrupted_training_goes_on(
         self, data: Path, trained: tuple[Path, Scores], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Finished members are not trained again, and the result is that of a training without interruption."""
-        learn, begun = voice_encoder._train_spectrum, 0
+        """What is finished is not trained again, and the result is that of a training without interruption."""
+        fit, titles = voice_encoder.fit, []
 
-        def count(*arguments: object) -> None:
-            nonlocal begun
-            begun += 1
-            if begun == 2:
+        def stop(task: object, schedule: VoiceRecipe, folder: Path, title: str, **options: object) -> object:
+            titles.append(title)
+            if len(titles) == 3:
                 raise KeyboardInterrupt
-            learn(*arguments)  # type: ignore[arg-type]
+            return fit(task, schedule, folder, title, **options)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(voice_encoder, "_train_spectrum", count)
-        with pytest.raises(KeyboardInterrupt):
-            train(data, tmp_path)
-        assert [path.name for path in tmp_path.iterdir()] == ["member-0.safetensors"]
+        with monkeypatch.context() as patch:
+            patch.setattr(voice_encoder, "fit", stop)
+            with pytest.raises(KeyboardInterrupt):
+                train(data, tmp_path)
+        assert titles == ["spectrum, member 1 of 2", "prosody, member 1 of 2", "spectrum, member 2 of 2"]
+        log = tmp_path / "member-1-spectrum/log.csv"
+        before = log.read_bytes()
         train(data, tmp_path)
-        assert begun == 3
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
+        assert log.read_bytes() == before
         assert (tmp_path / "model.safetensors").read_bytes() == (trained[0] / "model.safetensors").read_bytes()
 
     def test_members_of_another_training_are_not_taken(
         self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        begun = 0
+        def interrupted(*arguments: object) -> None:
+            raise KeyboardInterrupt
 
-        def interrupt(*arguments: object) -> None:
-            nonlocal begun
-            begun += 1
-            if begun % 2 == 0:
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(voice_encoder, "_train_spectrum", interrupt)
-        monkeypatch.setattr(voice_encoder, "_train_prosody", lambda *arguments: None)
-        trainings: tuple[dict[str, int], ...] = ({}, {"seed": 1}, {"epochs": 3}, {"folds": 3})
-        for number, options in enumerate(trainings, start=1):
+        with monkeypatch.context() as patch:
+            patch.setattr(voice_encoder.ProsodyTask, "__init__", interrupted)
             with pytest.raises(KeyboardInterrupt):
+                train(data, tmp_path)
+        trainings: tuple[dict[str, int], ...] = ({"seed": 1}, {"epochs": 3}, {"folds": 3})
+        for options in trainings:
+            with pytest.raises(TrainingError, match=r"is of another training \(its settings are others\): delete it"):
                 train(data, tmp_path, options)
-            assert begun == 2 * number
-            assert (tmp_path / "member-0.safetensors").is_file()
+
+    def test_a_person_and_a_corpus_are_left_out(self, data: Path, tmp_path: Path) -> None:
+        other = tmp_path / "data/speech_emotion"
+        shutil.copytree(data / CORPUS, other / "ravdess")
+        shutil.copytree(data / CORPUS, other / "second")
+        recipe = replace(SHORT, corpora="ravdess,second")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                voice_encoder, "VoiceNetworkConfig", partial(VoiceNetworkConfig, width=4, summary=8, hidden=8)
+            )
+            for name, value in {"COPIES": 1, "PROSODY_OTHERS": 8, "PROSODY_CLIPS": 16}.items():
+                patch.setattr(voice_encoder, name, value)
+            patch.setattr(voice_augmentation, "MACHINES", 2)
+            heard: list[set[str]] = []
+            task = voice_encoder.SpectrumTask
+
+            def listen(recipe: VoiceRecipe, network: Any, log_mel: Any, clips: list[VoiceClip], rng: Any) -> Any:
+                heard.append({clip.person for clip in clips})
+                return task(recipe, network, log_mel, clips, rng)
+
+            patch.setattr(voice_encoder, "SpectrumTask", listen)
+            one = leave_out(tmp_path / "data", tmp_path / "a", recipe, "second", progress=False)
+            two = leave_out(tmp_path / "data", tmp_path / "b", recipe, "ravdess/9", progress=False)
+            for wrong in ("nobody/1", "ravdess/99"):
+                with pytest.raises((ValueError, OSError)):
+                    leave_out(tmp_path / "data", tmp_path / "c", recipe, wrong, progress=False)
+        everybody = {f"{corpus}/{name}" for corpus in ("ravdess", "second") for name in SPEAKERS}
+        assert heard == [{f"ravdess/{name}" for name in SPEAKERS}, everybody - {"ravdess/9"}]
+        assert (one.n, two.n) == (len(SPEAKERS) * 2 * CLIPS, 2 * CLIPS)
+        with np.load(tmp_path / "b" / "left-out.npz") as kept:
+            assert kept["probabilities"].shape == (two.n, 7)
+        assert len(read_log(tmp_path / "a/member-1-spectrum/log.csv")["train_loss"]) == 2
 
     def test_too_many_folds_are_refused_at_once(self, data: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="4 speakers cannot be divided into 5 folds"):
