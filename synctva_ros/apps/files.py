@@ -13,6 +13,7 @@ from typing import Any
 from synctva_ros.apps.checks import check_file, check_nodes, check_output
 from synctva_ros.apps.ending import Failure
 from synctva_ros.config import Overrides, plan, with_settings
+from synctva_ros.plural import counted
 
 
 def recognize(arguments: argparse.Namespace) -> int:
@@ -117,11 +118,6 @@ def recognize(arguments: argparse.Namespace) -> int:
         with writing(arguments.plot):
             draw_timeline(emotions, arguments.plot)
     return 1 if unread else 0
-
-
-def counted(number: int, what: str) -> str:
-    """How many of something: ``1 file``, ``2 files``."""
-    return f"{number} {what}" + "s" * (number != 1)
 
 
 def _planned(arguments: argparse.Namespace, say: Callable[[str], None]) -> tuple[str, Overrides]:

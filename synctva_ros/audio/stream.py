@@ -16,6 +16,7 @@ import numpy as np
 
 from synctva_ros.config import Turns
 from synctva_ros.events import NANOSECONDS, SAMPLE_RATE, AudioChunk, FloatArray
+from synctva_ros.plural import counted
 
 #: A chunk's stamp that differs by more than this from the sample count is a jump, not jitter or drift [s].
 CLOCK_JUMP = 0.1
@@ -330,7 +331,9 @@ class SampleStream:
             length = frames / chunk.sample_rate
             gap = deviation if 0.5 * lost * length <= deviation <= 2.0 * lost * length else lost * length
             self._expected += gap * SAMPLE_RATE
-            self._warn_once("lost", f"stream {self.stream_id}: {lost} chunk(s) lost before number {chunk.sequence}")
+            self._warn_once(
+                "lost", f"stream {self.stream_id}: {counted(lost, 'chunk')} lost before number {chunk.sequence}"
+            )
             deviation -= gap
         at = round(self._expected)
         if abs(deviation) > CLOCK_JUMP:

@@ -12,6 +12,7 @@ import numpy as np
 
 from synctva_ros.config import Words
 from synctva_ros.events import FloatArray, Transcript, TranscriptStatus, Utterance
+from synctva_ros.plural import counted
 
 #: Compute types per device, the best first: what the device supports of them is taken.
 COMPUTE_TYPES = {
@@ -133,7 +134,7 @@ class Transcriber:
             self.model_id = Path(name).name if is_folder else name
             self.device = f"{device}, {compute_type}"
             kind = "multilingual" if self._model.model.is_multilingual else "one language"
-            where = f"{self.device}, {whisper_threads(self.config.threads)} thread(s)"
+            where = f"{self.device}, {counted(whisper_threads(self.config.threads), 'thread')}"
             log(f"Whisper {self.model_id!r} ({kind}) runs on {where}")
             if problems or (self.config.device == "cuda" and device != "cuda"):
                 self._warn(f"Whisper runs on {device}: " + ("; ".join(problems) or "CTranslate2 finds no CUDA device"))

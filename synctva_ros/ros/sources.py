@@ -14,6 +14,7 @@ from synctva_ros.events import NANOSECONDS, AudioChunk, Image
 from synctva_ros.ros.convert import from_time, image_to_msg, to_msg
 from synctva_ros.ros.node import QOS_AUDIO_OUT, QOS_IMAGE_OUT, QOS_RESULT, PerceptionNode
 from synctva_ros.sources.camera import Camera
+from synctva_ros.sources.files import shown
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.sources.microphone import Microphone
 
@@ -174,7 +175,7 @@ class MediaNode(PerceptionNode):
                 if not realtime:
                     self._hold_back(item)
             self._audio.wait_for_all_acked(Duration(seconds=5))
-            self.get_logger().info(f"{self._media.path.name} has ended after {self._position:.1f} s")
+            self.get_logger().info(f"{shown(self._media.path.name)} has ended after {self._position:.1f} s")
         except Exception as error:
             self.report_error(error)
         finally:

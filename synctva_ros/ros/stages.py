@@ -29,6 +29,7 @@ from synctva_ros.events import (
     Transcript,
     Utterance,
 )
+from synctva_ros.plural import counted
 from synctva_ros.ros.convert import MESSAGES, from_msg, image_from_msg, speaking_from_msg, to_msg
 from synctva_ros.ros.node import (
     QOS_AUDIO_IN,
@@ -167,7 +168,9 @@ class StageNode(PerceptionNode):
         if self._host is not None:
             given_up = self._host.stop()
             if given_up:
-                self.get_logger().error(f"{given_up} event(s) that waited are given up, as the node is deactivated")
+                self.get_logger().error(
+                    f"given up, as the node is deactivated: {counted(given_up, 'event')} that waited"
+                )
             self._host = None
         if self._pipeline is not None and is_at_work:
             for event in self._pipeline.flush():

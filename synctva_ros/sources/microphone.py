@@ -13,6 +13,7 @@ import numpy as np
 
 from synctva_ros import config
 from synctva_ros.events import NANOSECONDS, AudioChunk, FloatArray
+from synctva_ros.plural import counted
 from synctva_ros.sources import new_stream_id
 from synctva_ros.sources.device import Backoff, Device
 
@@ -124,7 +125,7 @@ class Microphone(Device):
                     if self._takes_own_rate(error):
                         continue
                     name = "default input" if self._device is None else self._device
-                    what = f"asked for {self._sample_rate} Hz, {self._channels} channel(s)"
+                    what = f"asked for {self._sample_rate} Hz, {counted(self._channels, 'channel')}"
                     self._warn(f"microphone {name!r}: {error} ({what}); next attempt in {backoff.seconds:g} s")
                     self.counters.reconnects += 1
                     backoff.wait()
@@ -176,7 +177,7 @@ class Microphone(Device):
                         self.connected = True
                         backoff.reset()
                         name = self._sounddevice.query_devices(stream.device)["name"]
-                        what = f"{self._sample_rate} Hz, {self._channels} channel(s)"
+                        what = f"{self._sample_rate} Hz, {counted(self._channels, 'channel')}"
                         self._log(f"microphone {name!r} is open: {what}")
                     self.counters.chunks += 1
                     self._on_chunk(

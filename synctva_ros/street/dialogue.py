@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from synctva_ros.config import Dialogue
 from synctva_ros.events import Emotion, EndedBy, Features, Reset, Status
 from synctva_ros.network.rolling import Ahead, RollingDialogue
+from synctva_ros.plural import counted
 from synctva_ros.street.stage import Log, State, Transform
 from synctva_ros.weights import SHIPPED_WEIGHTS
 
@@ -37,7 +38,7 @@ class DialogueStage(Transform[Features, Ahead]):
             max_age=config.max_age,
             pause=config.pause,
         )
-        log.info(f"weights {self.model_id!r} run on {self._device}, {config.threads} thread(s)")
+        log.info(f"weights {self.model_id!r} run on {self._device}, {counted(config.threads, 'thread')}")
         self.counts.update({status.name.lower(): 0 for status in Status})
 
     @property

@@ -12,6 +12,7 @@ import numpy as np
 from synctva_ros.config import FaceFinder
 from synctva_ros.encoders.protocol import FaceEncoder
 from synctva_ros.events import NANOSECONDS, Face, Faces, FloatArray, Image, ImageArray
+from synctva_ros.plural import counted
 from synctva_ros.street.stage import Log, Stage, State
 from synctva_ros.vision.crop import LEAST_QUALITY
 from synctva_ros.vision.detector import FaceDetector, WholeImage
@@ -104,7 +105,7 @@ class FacesStage(Stage):
         return (
             state
             if state.level
-            else State(0, f"{self._in_view} face(s) in view" if self._in_view else "no face in view")
+            else State(0, f"{counted(self._in_view, 'face')} in view" if self._in_view else "no face in view")
         )
 
     def lacks(self, now: float) -> dict[str, State]:

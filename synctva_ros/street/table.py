@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from synctva_ros.config import Dialogue, FaceFinder, Fusion, Turns, Words
+from synctva_ros.plural import counted
 from synctva_ros.street.stage import Log, Stage
 
 
@@ -48,7 +49,7 @@ def features(config: Fusion, log: Log) -> list[Stage]:
         stages.append(TextStage(create_encoder("text", config.text_encoder, config.text_weights), log))
     if config.audio_encoder:
         stages.append(VoiceStage(create_encoder("audio", config.audio_encoder, config.audio_weights), log))
-    log.info(f"the encoders run on {config.threads} thread(s)")
+    log.info(f"the encoders run on {counted(config.threads, 'thread')}")
     return [*stages, FusionStage(config, log)]
 
 

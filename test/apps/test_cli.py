@@ -13,8 +13,8 @@ import pytest
 
 import synctva_ros
 from synctva_ros.apps import cli, run
-from synctva_ros.apps.files import counted
 from synctva_ros.config import DEMO_WHISPER, plan
+from synctva_ros.plural import counted
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "synctva_ros/demo"

@@ -65,7 +65,7 @@ def test_compressed_images_of_all_usual_kinds_are_read_and_damaged_ones_told(lab
         assert "cannot be decoded" in sentence
         assert "JPEG or PNG" in sentence
     assert len(show(lab, whole).faces) == 1
-    assert lab.diagnosed("faces", 0) == "1 face(s) in view"
+    assert lab.diagnosed("faces", 0) == "1 face in view"
     assert lab.observer.diagnostics["faces"][1]["errors"] == "3"
 
 

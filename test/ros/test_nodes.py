@@ -226,7 +226,7 @@ def test_faces(lab, astronaut):
         lab.change("faces", "activate")
         lab.observer.say("image", image_to_msg(Image(ORIGIN + number * SECOND, astronaut, "eye")))
         until(lambda: len(lab.observer.seen["faces"]) == number, "the faces")  # noqa: B023
-        assert lab.state("faces")[:2] == (0, "1 face(s) in view")
+        assert lab.state("faces")[:2] == (0, "1 face in view")
         lab.change("faces", "deactivate")
         assert is_silent(lab, "faces")
     for number, message in enumerate(lab.observer.seen["faces"], 1):

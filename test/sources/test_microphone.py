@@ -164,7 +164,7 @@ def test_chunks_come_in_order_with_their_times_and_own_samples(monkeypatch):
         assert (chunk.samples == number).all()
         assert chunk.stamp == NOW - NANOSECONDS // 10
     assert (last.end_of_stream, last.sequence, last.samples.shape) == (True, len(heard), (0, 2))
-    assert reports == ["microphone 'stub 3' is open: 16000 Hz, 2 channel(s)"]
+    assert reports == ["microphone 'stub 3' is open: 16000 Hz, 2 channels"]
     assert mic.counters.chunks == len(heard)
     assert mic.counters.overflows >= 3
     assert module.closed == 1
@@ -238,7 +238,7 @@ def test_a_rate_that_the_device_does_not_take_gives_way_to_its_own(monkeypatch):
     assert chunks[0].sample_rate == 48000
     assert reports == [
         "microphone 'stub USB' does not take 16000 Hz; its own 48000 Hz are taken: set microphone.sample_rate",
-        "microphone 'stub 3' is open: 48000 Hz, 1 channel(s)",
+        "microphone 'stub 3' is open: 48000 Hz, 1 channel",
     ]
 
 
@@ -248,7 +248,7 @@ def test_a_rate_that_nothing_helps_with_is_mentioned(monkeypatch):
     mic.start()
     until(lambda: len(reports) >= 3)
     mic.stop()
-    assert "Invalid sample rate (asked for 48000 Hz, 1 channel(s)); next attempt" in reports[1]
+    assert "Invalid sample rate (asked for 48000 Hz, 1 channel); next attempt" in reports[1]
 
 
 def test_portaudio_that_does_not_start_again_at_once_is_tried_again(monkeypatch):

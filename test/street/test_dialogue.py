@@ -340,7 +340,7 @@ def test_what_is_shed_is_uncertain_and_a_turn(desk: Desk) -> None:
 
 def test_it_says_what_runs_where(desk: Desk) -> None:
     assert (desk.stage.model_id, desk.stage.labels) == ("small-1", EMOTIONS)
-    assert desk.log.infos == ["weights 'small-1' run on cpu, 1 thread(s)"]
+    assert desk.log.infos == ["weights 'small-1' run on cpu, 1 thread"]
     assert {"weights": "small-1", "device": "cpu", "errors": 0}.items() <= desk.stage.details().items()
     desk.stage.warm_up()
     assert only(desk.take(features(0))).turn == 0

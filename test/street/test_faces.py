@@ -90,7 +90,7 @@ def test_all_faces_are_told_the_largest_first_each_with_its_own_expression() -> 
     assert second.expression is not None
     assert first.expression[0] != second.expression[0]
     assert camera.encoder.calls == 1
-    assert camera.stage.state().sentence == "2 face(s) in view"
+    assert camera.stage.state().sentence == "2 faces in view"
 
 
 def test_without_a_face_there_is_a_report_too() -> None:
