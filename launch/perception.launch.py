@@ -18,13 +18,14 @@ environment sets it already (``ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET ros2 launch 
 from __future__ import annotations
 
 import math
-import os
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import rclpy
 from launch import LaunchContext, LaunchDescription, actions
+from launch.event_handlers import OnShutdown
 from launch.events import matches_action
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import LifecycleNode
@@ -32,10 +33,14 @@ from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
+from rclpy.node import Node
 
 from synctva_ros.config import LAUNCH_ARGUMENTS, plan
 from synctva_ros.parameter_file import read_parameter_file
-from synctva_ros.ros.environment import check_environment, check_namespace, taken, wait_for_others
+from synctva_ros.ros.environment import check_environment, check_namespace, graph_name, others, wait_for_others
+
+#: How another namespace is given.
+NAMESPACE = "namespace:=NAME"
 
 
 def perception(context: LaunchContext) -> list[Any]:
@@ -48,7 +53,6 @@ def perception(context: LaunchContext) -> list[Any]:
     timeout = seconds(given["timeout"])
     check_environment()
     check_namespace(given["namespace"])
-    read_parameter_file(Path(given["config"]), given["namespace"])  # a mistake in it is told here, with its line
     settings = plan(
         media=given["media"],
         microphone=None if given["microphone"] == "off" else given["microphone"],
@@ -57,7 +61,10 @@ def perception(context: LaunchContext) -> list[Any]:
         device=given["device"],
         fast=given["fast"] == "true",
     )
-    look_for_others(list(settings), given["namespace"])
+    told: list[str] = []
+    # A mistake in the file is told here, with its line.
+    read_parameter_file(Path(given["config"]), given["namespace"], settings, told.append)
+    graph = claim(list(settings), given["namespace"])
 
     waiting: list[LifecycleNode] = []
     for name, parameters in settings.items():
@@ -75,7 +82,12 @@ def perception(context: LaunchContext) -> list[Any]:
             on_exit=[actions.OpaqueFunction(function=ended, args=[name])],
         )
         waiting.append(node)
-    return BringUp(waiting, timeout).begin()
+    release = OnShutdown(on_shutdown=lambda event, context: graph.context.shutdown())
+    return [
+        *(actions.LogInfo(msg=sentence) for sentence in told),
+        actions.RegisterEventHandler(release),
+        *BringUp(waiting, timeout, partial(give_way, graph, list(settings))).begin(),
+    ]
 
 
 class BringUp:
@@ -84,12 +96,14 @@ class BringUp:
     Args:
         waiting: the nodes in their order.
         timeout: how long each of the two may take [s].
+        check: raises when the nodes must not come.
 
     """
 
-    def __init__(self, waiting: list[LifecycleNode], timeout: float) -> None:
+    def __init__(self, waiting: list[LifecycleNode], timeout: float, check: Callable[[], None]) -> None:
         self._waiting = waiting
         self._timeout = timeout
+        self._check = check
         self._timer: actions.TimerAction | None = None
 
     def begin(self) -> list[Any]:
@@ -114,6 +128,7 @@ class BringUp:
             return []
         if self._timer is not None:
             self._timer.cancel()
+        self._check()
         if (event.start_state, event.goal_state) == ("configuring", "inactive"):
             return self._ask(Transition.TRANSITION_ACTIVATE, "activated")
         if event.goal_state != "active":
@@ -144,18 +159,21 @@ def seconds(text: str) -> float:
     return value
 
 
-def look_for_others(names: list[str], namespace: str) -> None:
-    """Raise when nodes of these names run already: two graphs would answer each other's utterances."""
+def claim(names: list[str], namespace: str) -> Node:
+    """Return a node that stands for this graph; raise when another one is there: they would mix their answers."""
     context = rclpy.Context()
     rclpy.init(context=context)
-    node = rclpy.create_node(f"perception_launch_{os.getpid()}", context=context)
-    try:
-        other = wait_for_others(node, names, namespace, 0, time.monotonic())
-    finally:
-        node.destroy_node()
+    graph = rclpy.create_node(graph_name(), namespace=namespace, context=context)
+    if other := wait_for_others(graph, names, NAMESPACE):
         context.shutdown()
-    if other:
-        raise RuntimeError(taken(other, "namespace:=NAME"))
+        raise RuntimeError(other)
+    return graph
+
+
+def give_way(graph: Node, names: list[str]) -> None:
+    """Raise when another graph was there before and has been found only now."""
+    if other := others(graph, names, NAMESPACE, own=1):
+        raise RuntimeError(other)
 
 
 def change_state(node: LifecycleNode, transition: int) -> actions.EmitEvent:

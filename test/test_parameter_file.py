@@ -12,10 +12,10 @@ HEAD = "/**/transcriber:\n  ros__parameters:\n    "
 def read(tmp_path):
     """What is in a file with this text."""
 
-    def read(text, namespace=""):
+    def read(text, namespace="", **options):
         path = tmp_path / "p.yaml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return read_parameter_file(path, namespace)
+        return read_parameter_file(path, namespace, **options)
 
     return read
 
@@ -130,9 +130,19 @@ def test_a_value_is_what_ros_takes_it_for(tmp_path, written):
         (f"{HEAD}language: [en]\n", 3, "parameter 'language': a list is not a value for it"),
         (f"{HEAD}language: {{a: b}}\n", 3, "has no parameter 'language.a'"),
         (f"{HEAD}use_sim_time: 1\n", 3, "parameter 'use_sim_time': 1 is not of type bool"),
-        ("/**:\n  ros__parameters:\n    thread: 2\n", 3, "no node has a parameter 'thread'"),
+        (f"{HEAD}zzz: 1\n", 3, "the node 'transcriber' has no parameter 'zzz'; there are: model, "),
+        ("/**:\n  ros__parameters:\n    thread: 2\n", 3, "no node has a parameter 'thread'; did you mean 'threads'?"),
+        ("/**:\n  ros__parameters:\n    language: [en]\n", 3, "parameter 'language': a list is not a value for it"),
         ("/**:\n  ros__parameters:\n    threads: 0\n", 3, "parameter 'threads': 0 is not from 1 to 64"),
         ("#\nemotoin:\n  ros__parameters:\n    threads: 1\n", 2, "there is no node 'emotoin'; did you mean 'emotion'?"),
+        ("/**/microfone:\n  ros__parameters:\n    device: a\n", 1, "'microfone'; did you mean 'microphone'?"),
+        ("lidar:\n  ros__parameters:\n    rate:\n", 3, "parameter 'rate' has no value"),
+        (
+            "lidar:\n  ros__parameters:\n    a: [1, 2.5]\n",
+            3,
+            "parameter 'a': a list holds values of one type, no lists",
+        ),
+        ("lidar:\n  ros__parameters:\n    a: [[1], [2]]\n", 3, "a list holds values of one type, no lists"),
         ("emotion:\n  max_turns: 3\n", 2, "'/emotion/max_turns' needs a node's name, below it ros__parameters"),
         ("emotion:\n", 1, "'/emotion' needs a node's name, below it ros__parameters"),
         ("emotion:\n  ros__parameters:\n", 2, "below ros__parameters there are no parameters"),
@@ -147,6 +157,68 @@ def test_what_is_wrong_has_its_line(read, tmp_path, text, line, sentence):
         read(text)
     assert str(refused.value).startswith(f"{tmp_path / 'p.yaml'}, line {line}: ")
     assert sentence in str(refused.value)
+
+
+#: One file for all that runs on a robot.
+ROBOT = """
+/**:
+  ros__parameters:
+    use_sim_time: true
+    max_speed: 1.5
+    frame_rate: 30
+    models: [a, b]
+    threads: 2
+/**/base_controller:
+  ros__parameters:
+    gains: [1.0, 2.0]
+    wheels: {left: [a, b], right: []}
+    rate: 50
+camera1: {ros__parameters: {rate: fast}}
+left_camera: {ros__parameters: {rate: fast}}
+/**/motor: {ros__parameters: {device: 0}}
+/robot2/emotion: {ros__parameters: {max_turn: many}}
+/robot2/emotoin: {ros__parameters: {max_turns: 3}}
+/**/emotion:
+  ros__parameters:
+    max_turns: 7
+"""
+
+
+def test_what_is_for_other_nodes_of_the_robot_is_left_alone_and_told(read):
+    told = []
+    given = read(ROBOT, tell=told.append)
+    assert given == {"emotion": {"threads": 2, "max_turns": 7}, "features": {"threads": 2}} | {
+        node: {"threads": 2} for node in ("faces", "transcriber")
+    }
+    (sentence,) = told
+    assert sentence.endswith(
+        "p.yaml: what is not for nodes of this graph is left alone: /** (max_speed, frame_rate, models), "
+        "/**/base_controller, /camera1, /left_camera, /**/motor, /robot2/emotion and 1 more"
+    )
+
+
+def test_ros_reads_that_file(read, tmp_path):
+    rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+    read(ROBOT)
+    context = rclpy.Context()
+    rclpy.init(args=["--ros-args", "--params-file", str(tmp_path / "p.yaml")], context=context)
+    context.shutdown()
+
+
+def test_nothing_is_told_of_what_is_ours(read):
+    told = []
+    text = "".join(f"{node}: {{ros__parameters: {{use_sim_time: true}}}}\n" for node in NODES)
+    read(text + "/**: {ros__parameters: {use_sim_time: true, rate: 5.0}}\n", nodes=["emotion"], tell=told.append)
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    "text", ["camera: {ros__parameters: {FrameDurationLimits: [1, 2]}}", "/**/camra: {ros__parameters: {rate: 5}}"]
+)
+def test_a_node_that_is_not_started_may_be_somebody_elses(read, text):
+    with pytest.raises(ValueError, match="camera"):
+        read(text)
+    assert read(text, nodes=["emotion", "faces"]) == {}
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a: \x01"])

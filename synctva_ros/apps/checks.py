@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from typing import Any
 
 from synctva_ros.apps.ending import Failure
 from synctva_ros.config import NODES, Overrides
+from synctva_ros.plural import counted
 from synctva_ros.weights import WEIGHTS
 
 _OWN = ("model.json", "model.safetensors")
@@ -59,6 +61,8 @@ def check_nodes(nodes: Overrides) -> None:
         detector = faces.face_detector
         if detector not in ("", "haar", "whole-image") and not Path(detector).expanduser().is_file():
             raise Failure(f"there is no file {detector} (faces.face_detector): give the path of a YuNet ONNX file")
+    if "media" in configs:
+        check_media(configs["media"].file)
 
 
 def check_file(path: Path, option: str) -> None:
@@ -73,6 +77,21 @@ def check_file(path: Path, option: str) -> None:
         raise Failure(f"{path}: there is no such file ({option})")
     if not os.access(path, os.R_OK):
         raise Failure(f"{path}: you may not read this file ({option})")
+
+
+def check_media(file: str) -> None:
+    """A file can be played.
+
+    Raises:
+        Failure: it cannot.
+    """
+    from synctva_ros.sources.media import MediaFile
+    from synctva_ros.sources.microphone import SourceError
+
+    try:
+        MediaFile(file, warn=lambda sentence: None)  # which is said when it is played
+    except SourceError as error:
+        raise Failure(str(error)) from error
 
 
 def check_output(path: Path) -> None:
@@ -96,20 +115,34 @@ def check_output(path: Path) -> None:
 
 
 def check_weights(name: str, option: str) -> None:
-    """The files of weights are there; empty for those that come with the package.
+    """The files of weights are there and whole; empty for those that come with the package.
 
     Raises:
-        Failure: one of them is missing.
+        Failure: one of them is not.
     """
+    if not name:
+        return
     folder = WEIGHTS / name
     if not (folder / _OWN[0]).is_file():
         folder = Path(name).expanduser()
-    for part in _OWN if name else ():
+    for part in _OWN:
         if not (folder / part).is_file():
             raise Failure(
                 f"{folder / part} is missing ({option}): give the name of weights that come with the package, or a "
                 f"folder with {' and '.join(_OWN)}"
             )
+    from safetensors import SafetensorError, safe_open
+
+    part = _OWN[0]
+    try:
+        json.loads((folder / part).read_bytes())
+        part = _OWN[1]
+        with safe_open(folder / part, "numpy"):  # reads where the tensors are, not what they are
+            pass
+    except (OSError, ValueError, SafetensorError) as error:
+        raise Failure(
+            f"{folder / part} cannot be read ({error}; {option}): fetch or train the weights again"
+        ) from error
 
 
 def check_encoder(name: str, option: str) -> None:
@@ -170,6 +203,6 @@ def check_microphone(config: Any) -> None:
         raise Failure(f"{name} cannot be used ({reason}); there are: {', '.join(inputs)}") from error
     if found["max_input_channels"] < config.channels:
         raise Failure(
-            f"microphone {found['name']!r} has {found['max_input_channels']} channel(s), not {config.channels}; set "
-            "microphone.channels to what it has"
+            f"microphone {found['name']!r} has {counted(found['max_input_channels'], 'channel')}, not "
+            f"{config.channels}; set microphone.channels to what it has"
         )

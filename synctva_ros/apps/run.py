@@ -59,12 +59,15 @@ def check(nodes: Overrides, config: Path | None, namespace: str) -> None:
     check_environment()
     check_namespace(namespace)
     written: Overrides = {}
+    told: list[str] = []
     if config is not None:
         from synctva_ros.parameter_file import read_parameter_file
 
         check_file(config, "--config")
-        written = read_parameter_file(config, namespace)
+        written = read_parameter_file(config, namespace, nodes, told.append)
     check_nodes({node: written.get(node, {}) | given for node, given in nodes.items()})
+    for sentence in told:
+        ending.say(sentence)
 
 
 def show_graph(

@@ -6,12 +6,14 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 #: Seconds after which nodes of other processes on this machine have been found.
 DISCOVERY = 1.5
+#: Beginning of the name of the node that stands for a whole graph.
+GRAPH = "_synctva_graph_"
 
 
 def check_environment() -> None:
@@ -49,34 +51,46 @@ def check_namespace(namespace: str) -> None:
         )
 
 
-def wait_for_others(node: Any, names: Iterable[str], namespace: str, own: int, since: float) -> str:
-    """Look for other nodes of the same names in the same domain and namespace.
+def graph_name() -> str:
+    """Name for the node that a graph has before all others: of two graphs the one that sorts first was there first.
+
+    ROS's tools hide names with a _ in front.
+    """
+    return f"{GRAPH}{time.time_ns():019d}_{os.getpid()}"
+
+
+def wait_for_others(node: Any, names: Collection[str], option: str) -> str:
+    """Look for others as long as it takes to discover them; see :func:`others`."""
+    until = time.monotonic() + DISCOVERY
+    while not (sentence := others(node, names, option)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return sentence
+
+
+def others(node: Any, names: Collection[str], option: str, own: int = 0) -> str:
+    """Whether this graph has to give way to another one in the same domain and namespace, and why.
+
+    Before a graph has nodes it gives way to whoever has, and to a graph that was there before and will have some. Once
+    it has them, only to a graph that was there before and has some too: discovery may have taken longer than usual. So
+    of several graphs that start at once exactly one goes on.
 
     Args:
-        node: that is there; its process may have nodes of these names itself.
-        names: of the nodes.
-        namespace: of the nodes.
-        own: how many nodes of each name belong to the caller.
-        since: when ``node`` came, by ``time.monotonic``: discovery takes a while from then on.
+        node: of the caller, named by :func:`graph_name`.
+        names: of the graph's nodes.
+        option: how another namespace is given.
+        own: how many nodes of each name the caller has.
 
     Returns:
-        The full name of one that is running already; empty when there is none.
+        The sentence that says so; empty when there is no reason.
     """
-    place = f"/{namespace.strip('/')}"
-    while True:
-        found = Counter(name for name, where in node.get_node_names_and_namespaces() if where == place)
-        for name in names:
-            if found[name] > own:
-                return f"{place.rstrip('/')}/{name}"
-        if time.monotonic() - since > DISCOVERY:
-            return ""
-        time.sleep(0.05)
-
-
-def taken(name: str, namespace: str) -> str:
-    """The sentence for a node that is running already; ``namespace`` is how one is given."""
-    domain = os.environ.get("ROS_DOMAIN_ID") or "0"
+    place = node.get_namespace()
+    found = Counter(name for name, where in node.get_node_names_and_namespaces() if where == place)
+    running = [name for name in names if found[name] > own]
+    comes_first = min(name for name in (*found, node.get_name()) if name.startswith(GRAPH)) < node.get_name()
+    if not (running and comes_first if own else running or comes_first):
+        return ""
+    what = f"a node {place.rstrip('/')}/{running[0]} is running" if running else "a graph of these nodes is starting"
     return (
-        f"a node {name} is running already in the ROS domain {domain}: end it, give this one another namespace "
-        f"({namespace}) or set ROS_DOMAIN_ID to another number"
+        f"{what} already in the ROS domain {os.environ.get('ROS_DOMAIN_ID') or '0'}: end it, give this one another "
+        f"namespace ({option}) or set ROS_DOMAIN_ID to another number"
     )

@@ -23,12 +23,14 @@ from synctva_ros import msg
 from synctva_ros.config import Overrides
 from synctva_ros.events import Emotion, EndOfStream, Utterance
 from synctva_ros.ros.convert import from_msg
-from synctva_ros.ros.environment import check_environment, taken, wait_for_others
+from synctva_ros.ros.environment import check_environment, graph_name, others, wait_for_others
 from synctva_ros.ros.node import QOS_RESULT, PerceptionNode
 from synctva_ros.ros.stages import StageNode
 
 #: Seconds without any answer after which the utterances on their way are given up.
 STALLED_AFTER = 60.0
+#: How the command is told another namespace.
+NAMESPACE = "--namespace NAME"
 
 
 def create_node(name: str, **kwargs: Any) -> PerceptionNode:
@@ -71,6 +73,8 @@ class Graph:
 
     With ``ROS_AUTOMATIC_DISCOVERY_RANGE=OFF`` in the environment it is alone: its nodes still find each other.
 
+    Of several graphs in one place the first goes on; see ``environment.others``.
+
     Args:
         nodes: their names, from the end of the street back to its sources (who listens must be there before who
             speaks), each with the parameters that win over the file; see ``config.plan``.
@@ -80,6 +84,7 @@ class Graph:
 
     Raises:
         ValueError: the namespace is none, or ROS cannot work in this environment.
+        GraphError: one of these nodes is running already.
 
     """
 
@@ -96,7 +101,7 @@ class Graph:
         check_environment()
         # rclpy's own handlers would end the context at once: signals are for whoever builds the graph.
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-        self._namespace = namespace
+        self._is_alone = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "OFF"
         self._on_emotion = on_emotion
         self._open: dict[str, None] = {}  # utterances that wait for their final answer
         self._ended: deque[str] = deque(maxlen=8)  # streams
@@ -105,13 +110,18 @@ class Graph:
         #: Of the node that listens to the answers; others that belong to the graph can be added to it.
         self.executor = SingleThreadedExecutor()
         self._executors = {"listener": self.executor}
-        self._listener = Node("synctva_listener", namespace=namespace)
+        self._listener = Node(graph_name(), namespace=namespace)
         self._listener.create_subscription(msg.Emotion, "emotion", self._listen, QOS_RESULT)
         self.executor.add_node(self._listener)
-        self._born = time.monotonic()
+        other = "" if self._is_alone else wait_for_others(self._listener, nodes, NAMESPACE)
+        if other:
+            self._listener.destroy_node()
+            rclpy.try_shutdown()
+            raise GraphError(other)
         for name, values in nodes.items():
             parameters = [Parameter(key, value=value) for key, value in values.items()]
             self.nodes[name] = create_node(name, namespace=namespace, parameter_overrides=parameters)
+            self.nodes[name].logs_refusals = False  # the exception says it
             self._executors[name] = SingleThreadedExecutor()
             self._executors[name].add_node(self.nodes[name])
         turns = self.nodes["utterance"]
@@ -126,17 +136,14 @@ class Graph:
         """Configure all nodes, the sources first (a bad file is told before models are loaded), then activate them.
 
         Raises:
-            GraphError: a node refused; its log says why. Or one of these nodes is running already.
+            GraphError: a node refused, or another graph was there before.
 
         """
-        if os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") != "OFF":
-            # Two graphs on the same topics would answer each other's utterances.
-            other = wait_for_others(self._listener, self.nodes, self._namespace, 1, self._born)
-            if other:
-                raise GraphError(taken(other, "--namespace NAME"))
         for name, node in reversed(self.nodes.items()):
+            self._give_way()
             if node.trigger_configure() != TransitionCallbackReturn.SUCCESS:
                 raise GraphError(f"{name}: {node.refusal or 'could not be configured'}")
+        self._give_way()
         for spinner in self._spinners:
             spinner.start()
         for name, node in self.nodes.items():
@@ -148,9 +155,10 @@ class Graph:
         """Whether the media file has ended and every utterance found in it was answered.
 
         Raises:
-            GraphError: answers have stopped coming.
+            GraphError: answers have stopped coming, or another graph was there before.
 
         """
+        self._give_way()
         for spinner in self._spinners:
             if not spinner.is_alive():
                 raise GraphError(f"the {spinner.name} has ended; the error above says why")
@@ -182,6 +190,11 @@ class Graph:
             node.destroy_node()
         self._listener.destroy_node()
         rclpy.try_shutdown()
+
+    def _give_way(self) -> None:
+        """Two graphs on the same topics would answer each other's utterances."""
+        if not self._is_alone and (other := others(self._listener, self.nodes, NAMESPACE, own=1)):
+            raise GraphError(other)
 
     def _spin(self, executor: SingleThreadedExecutor) -> None:
         with contextlib.suppress(rclpy.executors.ExternalShutdownException):

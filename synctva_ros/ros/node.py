@@ -23,6 +23,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.signals import SignalHandlerOptions
 
 from synctva_ros.config import NODES, Param
+from synctva_ros.parameter_file import mistyped
 from synctva_ros.ros.environment import check_environment
 
 #: Sound: reliable. A source must never be stopped by a slow subscriber, so it keeps the last chunks only; a consumer
@@ -71,14 +72,14 @@ class PerceptionNode(LifecycleNode):
         self._refused: dict[str, str] = {}
         #: Why the last transition was refused; empty when it was not.
         self.refusal = ""
+        #: Whether the log says so, too; not needed where whoever asks for the transition does.
+        self.logs_refusals = True
         self._entities: list[tuple[Callable[[Any], Any], Any]] = []
         self._diagnostics: Any = None
         self._diagnostics_timer: Any = None
         for param in self._params.values():
             self._declare(param)
-        for extra in sorted(set(self._parameter_overrides) - set(self._params)):
-            if not extra.startswith(("use_sim_time", "qos_overrides", "start_type_description_service")):
-                self.get_logger().warning(f"there is no parameter {extra!r}; it was left out (a typing error?)")
+        self._tell_left_out()
         self.add_on_set_parameters_callback(self._check)
         self.add_post_set_parameters_callback(self._set_again)
 
@@ -187,7 +188,7 @@ class PerceptionNode(LifecycleNode):
         """Build; refuse bad parameters and say which."""
         self.refusal = "; ".join(f"parameter {name!r}: {sentence}" for name, sentence in self._refused.items())
         if self.refusal:
-            self.get_logger().error(f"not configured: {self.refusal}")
+            self._log_refusal("configured")
             return TransitionCallbackReturn.FAILURE
         try:
             self.config = self._kind(**{name: self.get_parameter(name).value for name in self._params})
@@ -267,6 +268,21 @@ class PerceptionNode(LifecycleNode):
             self._refused[param.name] = f"{given!r} is not a possible value of type {kind}{allowed}: {hint}"
             self.declare_parameter(param.name, param.default, descriptor(param), ignore_override=True)
 
+    def _tell_left_out(self) -> None:
+        """What a file has for all nodes of a robot is not for each of them, so only a typing error is a warning."""
+        ours = {param.name for kind in NODES.values() for param in kind.params()}
+        others = []
+        for name in sorted(set(self._parameter_overrides) - set(self._params)):
+            if name.startswith(("use_sim_time", "qos_overrides", "start_type_description_service")):
+                continue
+            near = "" if name in ours else mistyped(name, self._params)
+            if near:
+                self.get_logger().warning(f"there is no parameter {name!r}, so it is left out; did you mean {near!r}?")
+            else:
+                others.append(name)
+        if others:
+            self.get_logger().info(f"left out, as it has no such parameters: {', '.join(others)}")
+
     def _check(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
         """Refuse what is not allowed, alone or together."""
         given = {parameter.name: parameter.value for parameter in parameters if parameter.name in self._params}
@@ -284,9 +300,13 @@ class PerceptionNode(LifecycleNode):
             if param is not None and param.live and self.config is not None:
                 setattr(self.config, param.name, parameter.value)
 
+    def _log_refusal(self, what: str) -> None:
+        if self.logs_refusals:
+            self.get_logger().error(f"not {what}: {self.refusal}")
+
     def _explain(self, what: str, error: Exception) -> None:
         self.refusal = str(error) or type(error).__name__
-        self.get_logger().error(f"not {what}: {self.refusal}")
+        self._log_refusal(what)
         if not isinstance(error, ValueError | OSError | RuntimeError):
             self.get_logger().error("".join(traceback.format_exception(error)))
 

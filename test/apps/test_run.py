@@ -104,6 +104,10 @@ def small(tmp_path):
     for name in ("a.wav", "a.jpg", "t.csv"):
         (tmp_path / name).touch()
     (tmp_path / "folder").mkdir()
+    for folder, description in {"damaged": "{}", "foreign": "no"}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.json").write_text(description)
+        (tmp_path / folder / "model.safetensors").touch()
     (tmp_path / "bad.yaml").write_text("/**/emotion:\n  ros__parameters:\n    max_turns: 0\n")
     return tmp_path
 
@@ -113,6 +117,9 @@ def small(tmp_path):
     [
         ("run --media no.wav", "no.wav: there is no such file (--media)"),
         ("run --media folder", "folder is a folder; give a file (--media)"),
+        ("run --media a.wav", "a.wav: cannot be read as a media file ("),
+        ("run --media a.wav --set emotion.weights=damaged", "damaged/model.safetensors cannot be read ("),
+        ("run --media a.wav --set faces.face_weights=foreign", "foreign/model.json cannot be read ("),
         ("run --media a.wav --config no.yaml", "no.yaml: there is no such file (--config)"),
         ("run --media a.wav --config bad.yaml", "bad.yaml, line 3: parameter 'max_turns': 0 is not from 1 to 1000"),
         ("run --media a.wav --set utterance.hangover=9", "--set utterance.hangover: 9.0 is not from 0.1 to 3"),
@@ -175,7 +182,7 @@ class TestMicrophone:
             ((), {}, "there is no microphone on this machine"),
             (("head", "desk"), {"device": "foot"}, "microphone 'foot' cannot be used"),
             (("head", "desk"), {"device": "foot"}, "there are: 0 head, 1 desk"),
-            (("head",), {"channels": 4}, "'head' has 2 channel(s), not 4; set microphone.channels"),
+            (("head",), {"channels": 4}, "'head' has 2 channels, not 4; set microphone.channels"),
         ],
     )
     def test_one_that_is_not_there_or_cannot_do_it(self, monkeypatch, names, given, sentence):
@@ -211,9 +218,7 @@ def test_the_weights_that_come_along_are_there():
 def test_values_from_the_file_and_the_line_are_judged_together(tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("utterance:\n  ros__parameters:\n    start_ratio: 0.5\n")
-    media = str(tmp_path / "a.wav")
-    (tmp_path / "a.wav").touch()
-    nodes = with_settings(plan(media=media), [("utterance", "stop_ratio", "0.6")])
+    nodes = with_settings(plan(media=str(DEMO / "dialogue.flac")), [("utterance", "stop_ratio", "0.6")])
     run.check(nodes, None, "")
     with pytest.raises(checks.Failure, match=r"utterance: stop_ratio \(0.6\) must not be above start_ratio \(0.5\)"):
         run.check(nodes, config, "")
@@ -285,51 +290,127 @@ class TestOthers:
             assert [answer["text"] for answer in answers] == [turn["text"] for turn in script]
             assert len({answer["utterance_id"].rpartition("_")[0] for answer in answers}) == 1
 
-    @pytest.mark.parametrize("namespace", ["", "robot1"])
-    def test_a_graph_of_the_same_names_is_noticed_before_anything_is_loaded(self, namespace):
+    @pytest.fixture
+    def stranger(self):
+        """Creates nodes in a context of their own."""
         import rclpy
-
-        from synctva_ros.ros.graph import Graph, GraphError
 
         context = rclpy.Context()
         rclpy.init(context=context)
-        other = rclpy.create_node("emotion", namespace=namespace, context=context)
-        graph = Graph(plan(), None, lambda emotion: None, namespace)
-        try:
-            with pytest.raises(GraphError) as refused:
-                graph.start()
-        finally:
-            graph.stop()
-            other.destroy_node()
-            context.shutdown()
+        nodes = []
+
+        def create(name, namespace=""):
+            nodes.append(rclpy.create_node(name, namespace=namespace, context=context))
+            return nodes[-1]
+
+        yield create
+        for node in nodes:
+            node.destroy_node()
+        context.shutdown()
+
+    @pytest.mark.parametrize("namespace", ["", "robot1"])
+    def test_a_graph_of_the_same_names_is_noticed_before_it_has_nodes(self, monkeypatch, stranger, namespace):
+        from synctva_ros.ros import environment, graph
+
+        monkeypatch.setattr(environment, "DISCOVERY", 60.0)  # however busy the machine is
+        monkeypatch.setattr(graph, "create_node", None)
+        stranger("emotion", namespace)
+        with pytest.raises(graph.GraphError) as refused:
+            graph.Graph(plan(), None, lambda emotion: None, namespace)
         name = f"/{namespace}/emotion" if namespace else "/emotion"
         assert str(refused.value).startswith(f"a node {name} is running already in the ROS domain ")
         for remedy in ("--namespace NAME", "ROS_DOMAIN_ID"):
             assert remedy in str(refused.value)
-        assert all(node.config is None for node in graph.nodes.values())
 
-    @pytest.mark.parametrize("theirs", ["robot2", "robot1/left"])
-    def test_one_in_another_namespace_is_not_meant(self, monkeypatch, theirs):
-        import rclpy
+    OLDER, OWN, YOUNGER = (f"_synctva_graph_{time:019d}_1" for time in (1, 2, 3))
 
+    @pytest.mark.parametrize(
+        ("theirs", "own", "begins"),
+        [
+            ([], 0, ""),
+            ([("emotion", "robot1")], 0, "a node /robot1/emotion is running already"),
+            ([("emotion", "robot2")], 0, ""),
+            ([("emotion", "robot1/left")], 0, ""),
+            ([("lidar", "robot1")], 0, ""),
+            ([(OLDER, "robot1")], 0, "a graph of these nodes is starting already"),
+            ([(OLDER, "robot2")], 0, ""),
+            ([(YOUNGER, "robot1")], 0, ""),
+            ([(YOUNGER, "robot1"), ("emotion", "robot1")], 0, "a node /robot1/emotion is running already"),
+            ([], 1, ""),
+            ([("emotion", "robot1")], 1, ""),
+            ([(OLDER, "robot1")], 1, ""),  # it will give way
+            ([(OLDER, "robot1"), ("emotion", "robot1")], 1, "a node /robot1/emotion is running already"),
+            ([(YOUNGER, "robot1"), ("emotion", "robot1")], 1, ""),
+        ],
+    )
+    def test_who_gives_way(self, stranger, theirs, own, begins):
         from synctva_ros.ros import environment
 
-        context = rclpy.Context()
-        rclpy.init(context=context)
-        nodes = [
-            rclpy.create_node("emotion", namespace=theirs, context=context),
-            rclpy.create_node("listener", namespace="robot1", context=context),
-            rclpy.create_node("emotion", namespace="robot1", context=context),  # the caller's own
-        ]
+        graph = stranger(self.OWN, "robot1")
+        for name, namespace in [("emotion", "robot1")] * own + theirs:
+            stranger(name, namespace)
+        found = environment.others(graph, ["emotion"], "--namespace NAME", own)
+        assert found.startswith(begins)
+        assert bool(found) == bool(begins)
+
+    def test_one_that_is_found_late_has_been_there_before(self, monkeypatch, stranger):
+        from synctva_ros.ros import environment, graph
+
+        monkeypatch.setattr(environment, "DISCOVERY", 0.0)  # as on a machine too busy to find anything
+        made = graph.Graph({"utterance": {}}, None, lambda emotion: None)
         try:
-            monkeypatch.setattr(environment, "DISCOVERY", 0.5)
-            since = time.monotonic()
-            found = [environment.wait_for_others(nodes[1], ["emotion"], "/robot1", own, since) for own in (1, 0)]
-            assert found == ["", "/robot1/emotion"]
+            made.start()
+            assert not made.finished
+            stranger(self.OLDER)
+            stranger("utterance")
+            deadline = time.monotonic() + 60.0
+            while time.monotonic() < deadline and not environment.others(made._listener, ["utterance"], "", 1):
+                time.sleep(0.05)
+            with pytest.raises(graph.GraphError, match="a node /utterance is running already"):
+                _ = made.finished
         finally:
-            for node in nodes:
-                node.destroy_node()
-            context.shutdown()
+            made.stop()
+
+    #: Waits to be told, and then starts the nodes of a graph, without models.
+    GRAPH = """
+import sys, time
+from synctva_ros.config import plan
+from synctva_ros.ros import environment
+from synctva_ros.ros.graph import Graph, GraphError
+environment.DISCOVERY = 5.0
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    graph = Graph(plan(), None, lambda emotion: None)
+except GraphError as error:
+    sys.exit(str(error))
+print("up", flush=True)
+sys.stdin.readline()
+graph.stop()
+"""
+
+    @pytest.mark.parametrize("number", [2, 3])
+    def test_of_graphs_that_start_at_once_exactly_one_goes_on(self, number):
+        graphs = [
+            subprocess.Popen(
+                [sys.executable, "-c", self.GRAPH],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+            )
+            for _ in range(number)
+        ]
+        assert [one.stdout.readline() for one in graphs] == ["ready\n"] * number
+        for one in graphs:
+            one.stdin.write("\n")
+            one.stdin.flush()
+        said = sorted(one.stdout.readline() for one in graphs)
+        ended = [one.communicate("\n", timeout=120)[1] for one in graphs]
+        assert said == [""] * (number - 1) + ["up\n"]
+        assert sorted(one.returncode for one in graphs) == [0] + [1] * (number - 1)
+        assert sum("already in the ROS domain" in errors for errors in ended) == number - 1
 
 
 class TestEnvironment:
