@@ -50,7 +50,7 @@ class AudioEncoder:
         if self.network.config.functionals != self._functionals.width:
             raise WeightsError(
                 f"{weights} is for {self.network.config.functionals} acoustic functionals, here there are "
-                f"{self._functionals.width}: train the encoder again (synctva train-encoder audio)"
+                f"{self._functionals.width}: train the encoder again (synctva train-encoder voice)"
             )
 
     def encode(self, samples: FloatArray, sample_rate: int = SAMPLE_RATE) -> FloatArray | None:

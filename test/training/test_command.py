@@ -200,7 +200,7 @@ def test_an_interruption_says_how_to_go_on(
         ("train --config voice", "the recipe voice is not for a network on a corpus of dialogues"),
         ("train", "--corpus is missing: give one of meld, iemocap, emorynlp or dailydialog"),
         ("train --corpus meld --hidden many", "parameter 'hidden': 'many' is not of type int"),
-        ("train --corpus meld --voice-weights x", "unknown setting 'voice_weights'; the settings are averaging"),
+        ("train --corpus meld --audio-weights x", "unknown setting 'audio_weights'; the settings are averaging"),
         ("train-encoder voice --config face", "the recipe face is not for the voice encoder"),
         ("train-encoder face --leave-out emovo", "--leave-out is of voice: leave it out"),
         ("train-encoder text --report x.html", "--report is of voice and face: leave it out"),

@@ -455,7 +455,7 @@ def read_material(
 ) -> tuple[Material, list[DialogueRows], Material, dict[str, str]]:
     """What is trained on, further dialogues, what is validated on, and the encoders' names."""
     words = TextEncoder(recipe.text_adapter)
-    voice, face = AudioEncoder(recipe.voice_weights), FaceEncoder(recipe.face_weights)
+    voice, face = AudioEncoder(recipe.audio_weights), FaceEncoder(recipe.face_weights)
     erc = erc_folder(data)
     meld, valid = (read_corpus(erc, "meld", split) for split in ("train", "valid"))
     emory = scenes_of(read_corpus(erc, "emorynlp", "train"), meld, valid)
