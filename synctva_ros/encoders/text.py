@@ -106,8 +106,10 @@ class TextEncoder:
         if isinstance(texts, str):
             raise ValueError("text encoder: encode() got one string; give a sequence of strings, as in encode([text])")
         vectors = np.zeros((len(texts), self.width), np.float32)
-        # Texts of similar length share a batch, so that little is computed on padding.
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        order = list(range(len(texts)))
+        if len(order) > _BATCH:  # those as long as each other share a batch, so that little is computed on padding
+            tokens = self.tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"]
+            order.sort(key=lambda i: len(tokens[i]))
         with torch.inference_mode():
             for first in range(0, len(order), _BATCH):
                 rows = order[first : first + _BATCH]

@@ -39,6 +39,31 @@ def test_vectors_in_order(encoder: TextEncoder) -> None:
         np.testing.assert_allclose(vectors[row::3], encoder.encode([texts[row]]).repeat(15, 0), atol=1e-5)
 
 
+def test_texts_of_as_many_tokens_share_a_batch(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that little is computed on padding; letters are no measure: "a b c" has more tokens than "congratulations"."""
+    texts = ["a " * 40, "congratulations " * 5] * 32  # 80 letters each
+    computed: list[int] = []
+    forward = encoder.model.forward
+
+    def counting(**tokens: torch.Tensor) -> Any:
+        computed.append(tokens["input_ids"].numel())
+        return forward(**tokens)
+
+    alone = encoder.encode(texts[:1]), encoder.encode(texts[1:2])
+    monkeypatch.setattr(encoder.model, "forward", counting)
+    together = encoder.encode(texts)
+    assert computed == [32 * len(encoder.tokenizer(text)["input_ids"]) for text in texts[1::-1]]
+    for row in (0, 1):
+        np.testing.assert_allclose(together[row::2], alone[row].repeat(32, 0), atol=1e-5)
+
+
+def test_one_text_is_a_batch_of_one(encoder: TextEncoder) -> None:
+    """The live graph's vectors: to the bit what the model says of this text alone."""
+    text = "I am so glad you came!"
+    with torch.inference_mode():
+        np.testing.assert_array_equal(encoder.encode([text]), encoder.pool([text]).numpy())
+
+
 def test_the_parts_are_means_over_the_tokens_of_three_layers(encoder: TextEncoder) -> None:
     """Computed by hand for one text, so that no padding is in it."""
     text = "I am so glad you came!"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from synctva_ros.training.data import text_vectors
 from synctva_ros.training.data.dialogues import Corpus
@@ -87,6 +91,58 @@ def test_many_texts_come_back_in_their_order(words: Any, tmp_path: Path) -> None
     texts = [f"{i} " * (i % 7) for i in range(600)]
     vectors, _ = vectors_of(words, texts, tmp_path)
     np.testing.assert_array_equal(vectors, words.encode(texts))
+
+
+def test_each_core_has_a_batch_of_its_own(words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    texts = [f"{i} words" for i in range(4 * text_vectors._CHUNK)]
+    both = threading.Barrier(2, timeout=60)  # broken unless two are at work at once
+    threads: list[int] = []
+    encode = words.encode
+
+    def together(chunk: list[str]) -> np.ndarray:
+        if len(chunk) > 1:
+            threads.append(torch.get_num_threads())
+            both.wait()
+        return encode(chunk)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(words, "encode", together)
+            vectors, _ = vectors_of(words, texts, tmp_path)
+        assert torch.get_num_threads() == 3, "of this thread"
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1] * 4, "a second one would wait for the first at each matrix"
+    np.testing.assert_array_equal(vectors, words.encode(texts))
+
+
+def test_what_waits_is_not_encoded_after_an_interruption(
+    words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    begun: list[int] = []
+
+    def interrupted(chunk: list[str]) -> np.ndarray:
+        begun.append(len(chunk))
+        if len(begun) == 2:  # the first is what the key is made of
+            raise KeyboardInterrupt
+        time.sleep(0.1)
+        return np.zeros((len(chunk), words.width), np.float32)
+
+    monkeypatch.setattr(words, "encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        vectors_of(words, [f"{i} words" for i in range(50 * text_vectors._CHUNK)], tmp_path)
+    assert len(begun) < 40
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_batches_are_part_of_the_key(words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors_of(words, TEXTS, tmp_path)
+    monkeypatch.setattr(text_vectors, "_BATCHING", "otherwise")
+    assert vectors_of(words, TEXTS, tmp_path)[1]
 
 
 def test_layers_or_the_sentence_alone(write_split: Callable[..., Corpus], tmp_path: Path, words: Any) -> None:
