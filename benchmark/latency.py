@@ -214,6 +214,7 @@ def main() -> None:
         for whisper in arguments.whisper:
             model = str(DEMO_WHISPER)
             if whisper == "tiny.en":
+                sys.path.append(str(Path(__file__).parents[1] / "tools"))  # the recogniser's making is not installed
                 from tiny_en import write_tiny_en
 
                 model = str(Path(folder) / "tiny_en")

@@ -15,15 +15,18 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import soxr
+import torch
 from numpy.typing import NDArray
 from scipy import signal
+from torch.nn import functional
+from torch.nn.functional import cross_entropy
 
 from synctva_ros.demo import sentences
 from synctva_ros.events import FloatArray
@@ -38,10 +41,11 @@ from synctva_ros.training.data.speech_synthesis import (
     speech_bounds,
     synthesise,
 )
+from synctva_ros.training.loop import Task, fit, forget
+from synctva_ros.training.recipe import Schedule
 
 if TYPE_CHECKING:
     import tokenizers
-    import torch
     from faster_whisper import WhisperModel
     from transformers import WhisperForConditionalGeneration
 
@@ -71,7 +75,7 @@ BATCH_FRAMES = 8_000
 PADDING_POSITIONS = 48
 #: Steps in which the weight of the padding rises to its own.
 PADDING_RISE = 1200
-LEARNING_RATE = 2e-3
+SCHEDULE = Schedule(learning_rate=2e-3, warm_up=0.08, weight_decay=0.01)
 #: Above this probability of no speech a transcript is not believed; faster-whisper's default.
 NO_SPEECH_THRESHOLD = 0.6
 
@@ -452,9 +456,6 @@ def encode(
         Hidden states ``[batch, positions, width]``, those of the features first, and the logarithm of the weight of
         each position ``[1, 1, 1, positions]``, to be added to attention scores.
     """
-    import torch
-    from torch.nn import functional
-
     encoder = model.model.encoder
     count = features.shape[2] // 2
     hidden = functional.pad(features, (0, 8))
@@ -489,8 +490,6 @@ def decode(
     Returns:
         Logits ``[batch, tokens, vocabulary]``.
     """
-    from torch.nn import functional
-
     decoder = model.model.decoder
     states = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[: tokens.shape[1]]
     states = functional.dropout(states, decoder.dropout, decoder.training)
@@ -529,8 +528,6 @@ def _batches(rng: np.random.Generator, lengths: NDArray[np.int64]) -> Iterator[N
 
 def _targets(tokenizer: tokenizers.Tokenizer, batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     """Decoder inputs and targets ``[batch, tokens]``; -100 where there is no target."""
-    import torch
-
     end, start, none, plain = (
         token_id(tokenizer, token)
         for token in ("<|endoftext|>", "<|startoftranscript|>", "<|nospeech|>", "<|notimestamps|>")
@@ -550,9 +547,6 @@ def _phoneme_loss(
     head: torch.nn.Linear, hidden: torch.Tensor, batch: Sequence[Example], inventory: dict[str, int]
 ) -> torch.Tensor:
     """Cross-entropy of the phoneme at each position, where it is known: it trains the encoder on what is said when."""
-    import torch
-    from torch.nn import functional
-
     longest = max(-(-example.features.shape[1] // 2) for example in batch)
     targets = torch.full((len(batch), longest), -100)
     for row, example in enumerate(batch):
@@ -560,65 +554,83 @@ def _phoneme_loss(
             targets[row, : len(example.phonemes)] = torch.tensor([inventory[name] for name in example.phonemes])
     logits = head(hidden[:, :longest]).flatten(0, 1)
     known = (targets >= 0).sum().clamp(min=1)
-    return functional.cross_entropy(logits, targets.flatten(), ignore_index=-100, reduction="sum") / known
+    return cross_entropy(logits, targets.flatten(), ignore_index=-100, reduction="sum") / known
 
 
-def train(
-    model: WhisperForConditionalGeneration, tokenizer: tokenizers.Tokenizer, examples: Sequence[Example], seed: int
-) -> None:
-    """Trains in place on the examples, in ``ROUNDS``."""
-    for number in range(len(ROUNDS)):
-        _train_round(model, tokenizer, examples, seed, number)
-    model.eval()
+class RecogniserTask(Task):
+    """A round of the recogniser's training; an epoch is a hundred steps.
 
+    Args:
+        model: what is trained, besides the phonemes.
+        tokenizer: writes the targets.
+        examples: of speech, other speech and noise.
+        number: of the round, from 0.
+        rng: see :class:`Task`.
+    """
 
-def _train_round(
-    model: WhisperForConditionalGeneration,
-    tokenizer: tokenizers.Tokenizer,
-    examples: Sequence[Example],
-    seed: int,
-    number: int,
-) -> None:
-    import torch
-    from torch.nn import functional
-    from tqdm import tqdm
+    steps = 100
 
-    rng = np.random.default_rng((seed, 5 + number))
-    steps = ROUNDS[number]
-    names = sorted({name for example in examples for name in example.phonemes or ()})
-    inventory = {name: index for index, name in enumerate(names)}
-    head = torch.nn.Linear(WIDTH, len(inventory))
-    parameters = [p for module in (model, head) for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.08)
-    batches = _batches(rng, np.array([example.features.shape[1] for example in examples]))
-    model.train()
-    progress = tqdm(range(steps), f"round {number + 1} of {len(ROUNDS)}", unit="step")
-    for step in progress:
-        batch = [examples[index] for index in next(batches)]
+    def __init__(
+        self,
+        model: WhisperForConditionalGeneration,
+        tokenizer: tokenizers.Tokenizer,
+        examples: Sequence[Example],
+        number: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self.model, self.tokenizer, self.examples, self.number, self.rng = model, tokenizer, examples, number, rng
+        names = sorted({name for example in examples for name in example.phonemes or ()})
+        self.inventory = {name: index for index, name in enumerate(names)}
+        self.phonemes = torch.nn.Linear(WIDTH, len(names))
+        self.network = torch.nn.ModuleDict({"model": model, "phonemes": self.phonemes})
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, SCHEDULE.learning_rate, (0.9, 0.98), weight_decay=0.01)
+        self.lengths = np.array([example.features.shape[1] for example in examples])
+
+    def batches(self) -> Iterator[list[Example]]:
+        """Examples of roughly like length."""
+        for rows, _ in zip(_batches(self.rng, self.lengths), range(self.steps), strict=False):
+            yield [self.examples[row] for row in rows]
+
+    def loss(self, batch: list[Example]) -> torch.Tensor:
+        """Cross-entropy of the verdict, of the words, and of the phonemes that the encoder hears."""
         frames = max(example.features.shape[1] for example in batch)
         frames = min(frames + frames % 2, FULL_FRAMES)
         padded = np.zeros((len(batch), MEL_BINS, frames), dtype=np.float32)
         for row, example in enumerate(batch):
-            padded[row, :, : example.features.shape[1]] = _distort(rng, example.features.astype(np.float32))
+            padded[row, :, : example.features.shape[1]] = _distort(self.rng, example.features.astype(np.float32))
         # With all of the padding from the beginning, training does not leave its first plateau: nearly all that
         # fresh attention sees is padding.
-        share = 1.0 if number else min(step / PADDING_RISE, 1.0)
-        hidden, weight = encode(model, torch.from_numpy(padded), rng, share)
-        inputs, targets = _targets(tokenizer, batch)
-        logits = decode(model, inputs, hidden, weight)
-        verdict = functional.cross_entropy(logits[:, 0], targets[:, 0])
-        words = functional.cross_entropy(logits[:, 1:].flatten(0, 1), targets[:, 1:].flatten(), ignore_index=-100)
-        phonemes = _phoneme_loss(head, hidden, batch, inventory)
-        optimiser.zero_grad()
-        (verdict + words + phonemes).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        schedule.step()
-        if step % 20 == 0:
-            progress.set_postfix(
-                verdict=f"{verdict.item():.3f}", words=f"{words.item():.3f}", phonemes=f"{phonemes.item():.3f}"
-            )
+        share = 1.0 if self.number else min(self._done / PADDING_RISE, 1.0)
+        hidden, weight = encode(self.model, torch.from_numpy(padded), self.rng, share)
+        inputs, targets = _targets(self.tokenizer, batch)
+        logits = decode(self.model, inputs, hidden, weight)
+        verdict = cross_entropy(logits[:, 0], targets[:, 0])
+        words = cross_entropy(logits[:, 1:].flatten(0, 1), targets[:, 1:].flatten(), ignore_index=-100)
+        return verdict + words + _phoneme_loss(self.phonemes, hidden, batch, self.inventory)
+
+    @property
+    def _done(self) -> int:
+        """Steps of this round, those before an interruption among them."""
+        return max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
+
+
+def train(
+    model: WhisperForConditionalGeneration,
+    tokenizer: tokenizers.Tokenizer,
+    examples: Sequence[Example],
+    seed: int,
+    out: Path,
+) -> None:
+    """Trains in place on the examples, in ``ROUNDS``; ``out`` gets a folder with the log of each."""
+    parts = [out / f"round-{number}" for number in range(1, len(ROUNDS) + 1)]
+    for number, part in enumerate(parts):
+        torch.manual_seed(seed + number)
+        task = RecogniserTask(model, tokenizer, examples, number, np.random.default_rng((seed, 5 + number)))
+        schedule = replace(SCHEDULE, epochs=ROUNDS[number] // task.steps)
+        fit(task, schedule, part, f"round {number + 1} of {len(ROUNDS)}", made_of={"seed": seed})
+    for part in parts:
+        forget(part)
 
 
 def save(model: WhisperForConditionalGeneration, tokenizer: tokenizers.Tokenizer, out: Path) -> None:
@@ -733,14 +745,13 @@ def main() -> None:
     parser.add_argument("--evaluate", action="store_true", help="measure the folder, do not train")
     arguments = parser.parse_args()
     if not arguments.evaluate:
-        import torch
-
         torch.manual_seed(arguments.seed)
         torch.set_num_threads(arguments.threads)
         tokenizer = build_tokenizer(sentences())
         check_tokenizer(tokenizer)
         model = build_model(tokenizer)
-        train(model, tokenizer, make_examples(arguments.seed, arguments.workers), arguments.seed)
+        examples = make_examples(arguments.seed, arguments.workers)
+        train(model, tokenizer, examples, arguments.seed, arguments.out)
         save(model, tokenizer, arguments.out)
     print(json.dumps(evaluate(arguments.out, arguments.seed), indent=2))
 

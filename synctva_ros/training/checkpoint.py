@@ -17,7 +17,8 @@ CHECKPOINT = "checkpoint.safetensors"
 
 def save_checkpoint(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
     """Write groups of tensors and what JSON can hold in one file, which is there whole or not at all."""
-    flat = {f"{group}/{name}": t.contiguous() for group, named in tensors.items() for name, t in named.items()}
+    # Tied weights are one tensor under two names, which the format does not know.
+    flat = {f"{group}/{name}": t.contiguous().clone() for group, named in tensors.items() for name, t in named.items()}
     unfinished = folder / f"{CHECKPOINT}.part"
     metadata = {"progress": json.dumps(progress), "tensors": json.dumps(sorted(flat))}
     save_file(flat, unfinished, metadata=metadata)

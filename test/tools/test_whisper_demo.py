@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
+import whisper_demo
 from whisper_demo import (
     NOISE_KINDS,
     OTHER_SENTENCES,
@@ -23,6 +25,7 @@ from whisper_demo import (
 
 from synctva_ros.demo import sentences
 from synctva_ros.training.data.speech_synthesis import HELD_OUT_VOICES, SAMPLE_RATE, TRAINING_VOICES, synthesise
+from synctva_ros.training.loop import read_log
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -102,3 +105,38 @@ def test_the_card_says_what_the_files_say() -> None:
 )
 def test_word_errors(reference: str, hypothesis: str, errors: int) -> None:
     assert word_errors(reference, hypothesis) == (errors, len(reference.split()))
+
+
+@needs_espeak
+def test_it_is_trained_and_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rounds on six sentences: the loss falls, and an interruption in the second round changes no bit."""
+    pytest.importorskip("transformers")
+    pytest.importorskip("tokenizers")
+    tokenizer = whisper_demo.build_tokenizer(sentences())
+    examples = [make(0, index) for make in (whisper_demo._known, whisper_demo._noise) for index in range(3)]
+    monkeypatch.setattr(whisper_demo, "ROUNDS", (12, 6))
+    monkeypatch.setattr(whisper_demo.RecogniserTask, "steps", 3)
+
+    def run(out: Path) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        model = whisper_demo.build_model(tokenizer)
+        whisper_demo.train(model, tokenizer, examples, 0, out)
+        return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    whole = run(tmp_path / "whole")
+    losses = read_log(tmp_path / "whole/round-1/log.csv")["train_loss"]
+    assert len(losses) == 4
+    assert losses[-1] < 0.9 * losses[0]
+    loss, calls = whisper_demo.RecogniserTask.loss, iter(range(1, 99))
+
+    def interrupted(task: whisper_demo.RecogniserTask, batch: list[whisper_demo.Example]) -> torch.Tensor:
+        if next(calls) == 12 + 5:
+            raise KeyboardInterrupt
+        return loss(task, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(whisper_demo.RecogniserTask, "loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "parts")
+    again = run(tmp_path / "parts")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
