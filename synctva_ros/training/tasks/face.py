@@ -28,7 +28,7 @@ from synctva_ros.training.loop import Task, fit, forget, seeded
 from synctva_ros.training.recipe import FaceRecipe, as_settings
 
 NAME = "face-expression-1"
-LICENCE = "web images of unclear terms: for research, not for commercial use"
+LICENCE = "LicenseRef-FER2013: for research; terms of the images unclear"
 #: Where FER2013 lies in the folder of the data.
 TRAINING, VALIDATION = "faces/fer2013_train.zip", "faces/fer2013_val.zip"
 SMOOTHING = 0.05

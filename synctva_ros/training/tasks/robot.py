@@ -642,7 +642,7 @@ def train(
         "made_with": "synctva train --config shipped",
         "data": "MELD, EmoryNLP (scenes of MELD's training split), DailyDialog (dialogues with more than joy), "
         "RAVDESS, FER2013",
-        "licence": "CC BY-NC-SA 4.0: not for commercial use",
+        "licence": "CC-BY-NC-SA-4.0 AND LicenseRef-FER2013: not for commercial use",
         "epoch": history.chosen(task.selection),
         **as_settings(recipe),
         "seed": seed,

@@ -33,7 +33,7 @@ from synctva_ros.training.recipe import TextRecipe, as_settings
 from synctva_ros.training.tasks.dialogue import collate, erc_folder, prepare
 
 NAME = "feelings-1"
-LICENCE = "CC BY-NC-SA 4.0: not for commercial use"
+LICENCE = "CC-BY-NC-SA-4.0: not for commercial use"
 #: Share of the neutral utterances of DailyDialog, where five of six are neutral, that is read.
 NEUTRAL = 0.2
 #: Every so manieth dialogue of DailyDialog is not read.

@@ -44,7 +44,7 @@ from synctva_ros.training.loop import Task, fit, forget, seeded
 from synctva_ros.training.recipe import VoiceRecipe, as_settings
 
 NAME = "voice-emotion-1"
-LICENCE = "CC BY-NC-SA 4.0: not for commercial use"
+LICENCE = "CC-BY-NC-SA-4.0: not for commercial use"
 #: Sounds that are no voice in a step.
 OTHER_SOUNDS = 3
 SMOOTHING = 0.1
