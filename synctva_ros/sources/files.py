@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import errno
 import io
 import json
 import os
-from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,7 +135,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """
     if not path.is_file():
         raise ValueError(f"{shown(path)}: there is no such file; give what synctva recognize --json wrote")
-    for number, line in enumerate(path.read_bytes().removeprefix(BOM_UTF8).split(b"\n"), start=1):
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         if line.strip():
             try:
                 yield number, json.loads(line.decode("utf-8"))
@@ -172,6 +172,75 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return cast(NDArray[np.uint8], image)
 
 
+class FileError(ValueError):
+    """A file cannot be used: which one, which line of it (from 1), why, and what to do."""
+
+    def __init__(self, file: Path, line: int | None, reason: str, remedy: str) -> None:
+        super().__init__(f"{shown(file)}{f', line {line}' if line else ''}: {reason}; {remedy}")
+        self.file = file
+        self.line = line
+        self.reason = reason
+        self.remedy = remedy
+
+
+def _as_windows(error: UnicodeError) -> tuple[str, int]:
+    """Decode what is no UTF-8 as Windows-1252, or raise the error again."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    try:
+        return error.object[error.start : error.end].decode("cp1252"), error.end
+    except UnicodeDecodeError:
+        raise error from None
+
+
+codecs.register_error("synctva_ros.windows", _as_windows)
+
+
+def read_rows(path: Path, columns: Sequence[str], *, windows: bool = False) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV table in UTF-8, whose first line names at least these columns.
+
+    Args:
+        path: of the table.
+        columns: that must be there; others may be.
+        windows: bytes that are no UTF-8 are known to be Windows-1252; otherwise they are refused, for a guess would
+            make other words of them.
+
+    Yields:
+        The number of the line in which the row begins, and its cells by the names of all columns. Empty lines are left
+        out.
+
+    Raises:
+        FileError: there is no such file, or it is not such a table.
+    """
+    wanted = " and ".join(part for part in (", ".join(columns[:-1]), columns[-1]) if part)
+    if not path.is_file():
+        raise FileError(path, None, "there is no such file", f"give a CSV table with the columns {wanted}")
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig", "synctva_ros.windows" if windows else "strict")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        reason = f"it is {'neither UTF-8 nor Windows-1252' if windows else 'not UTF-8'} ({error.reason})"
+        raise FileError(path, line, reason, "save the table as UTF-8") from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line = 1  # a cell in quotes may go over several lines: the first one is named
+    try:
+        header = next(reader, [])
+        if missing := [name for name in columns if name not in header]:
+            reason = f"column {' and '.join(missing)} is missing"
+            raise FileError(path, line, reason, f"the first line must name {wanted}")
+        line = reader.line_num + 1
+        for cells in reader:
+            if cells:
+                if len(cells) != len(header):
+                    reason = f"the row has {len(cells)} cells, the first line {len(header)}"
+                    raise FileError(path, line, reason, "put cells with commas into quotes")
+                yield line, dict(zip(header, cells, strict=True))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise FileError(path, line, str(error), "correct the quotes") from error
+
+
 def read_table(path: Path, column: str) -> dict[str, tuple[int, str]]:
     """A CSV table with a first line that names at least the columns ``file`` and ``column``.
 
@@ -179,38 +248,13 @@ def read_table(path: Path, column: str) -> dict[str, tuple[int, str]]:
         For each file (as it is written there) the number of its line and what stands in ``column``.
 
     Raises:
-        ValueError: there is no such file, or it is not such a table.
+        FileError: there is no such file, or it is not such a table.
     """
-    if not path.is_file():
-        raise ValueError(f"{shown(path)}: there is no such file; give a CSV table with the columns file and {column}")
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{shown(path)}, line {line}: it is not UTF-8 ({error.reason}); save the table as UTF-8"
-        ) from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: dict[str, tuple[int, str]] = {}
-    line = 1  # a cell in quotes may go over several lines: the first one is named
-    try:
-        header = next(reader, [])
-        missing = [name for name in ("file", column) if name not in header]
-        if missing:
-            raise ValueError(f"column {' and '.join(missing)} is missing; the first line must name file and {column}")
-        line = reader.line_num + 1
-        for cells in reader:
-            if cells:
-                if len(cells) != len(header):
-                    raise ValueError(f"the row has {len(cells)} cells, the first line {len(header)}; quote commas")
-                row = dict(zip(header, cells, strict=True))
-                if row["file"] in rows:
-                    raise ValueError(f"{row['file']} is also in line {rows[row['file']][0]}; take one out")
-                rows[row["file"]] = line, row[column]
-            line = reader.line_num + 1
-    except (ValueError, csv.Error) as error:
-        raise ValueError(f"{shown(path)}, line {line}: {error}") from error
+    for line, row in read_rows(path, ("file", column)):
+        if row["file"] in rows:
+            raise FileError(path, line, f"{row['file']} is also in line {rows[row['file']][0]}", "take one out")
+        rows[row["file"]] = line, row[column]
     return rows
 
 

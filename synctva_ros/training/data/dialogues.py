@@ -10,39 +10,48 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from synctva_ros.events import EMOTIONS, FloatArray
-from synctva_ros.sources.files import writing
+from synctva_ros.sources.files import LineWriter, writing
+from synctva_ros.training.data.protocol import (
+    NAMES,
+    CorpusError,
+    CorpusReader,
+    IntArray,
+    Item,
+    Kind,
+    class_index,
+)
+from synctva_ros.training.data.registry import find_corpus
+from synctva_ros.training.data.tables import WrongLineError, entry, read_json_lines
 
-IntArray = NDArray[np.int64]
+__all__ = [
+    "CORPORA",
+    "NAMES",
+    "VECTORS",
+    "Corpus",
+    "CorpusError",
+    "Dialogue",
+    "DialogueCorpus",
+    "IntArray",
+    "VotedDialogues",
+    "as_recognised",
+    "as_written",
+    "class_index",
+    "read_corpus",
+    "write_corpus",
+]
 
-#: Name of each corpus and its classes, in the order of a network's outputs.
-CORPORA: dict[str, tuple[str, ...]] = {
-    "meld": EMOTIONS,
-    "dailydialog": EMOTIONS,
-    "iemocap": ("hap", "sad", "neu", "ang", "exc", "fru"),
-    "emorynlp": ("joyful", "neutral", "powerful", "mad", "sad", "scared", "peaceful"),
-}
-#: What other corpora (RAVDESS, FER2013) call our classes. Calm speech is neutral.
-NAMES = {
-    "calm": "neutral",
-    "happy": "joy",
-    "happiness": "joy",
-    "sad": "sadness",
-    "angry": "anger",
-    "surprised": "surprise",
-    "fearful": "fear",
-    "disgusted": "disgust",
-}
 #: What may lie beside the words.
 VECTORS = ("audio", "vision")
+#: The order in which a file of votes counts them.
+VOTED = ("neutral", "joy", "sadness", "fear", "anger", "surprise", "disgust")
 #: Times are kept as float32.
 MAX_TIME = float(np.finfo(np.float32).max)
 
@@ -59,6 +68,8 @@ class Dialogue:
         audio: ``[n, width]``, or None if the corpus has none; a row that is all NaN: this utterance has none.
         vision: the same for the face.
         times: ``[n, 2]`` start and end of speech [s], or None if the corpus has none.
+        votes: ``[n, C]`` how many people chose each class, or None if the corpus has none; a row that is all NaN:
+            nobody was asked.
     """
 
     id: str
@@ -68,6 +79,7 @@ class Dialogue:
     audio: FloatArray | None
     vision: FloatArray | None
     times: FloatArray | None
+    votes: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -94,31 +106,109 @@ class Corpus:
         return sum(len(dialogue.texts) for dialogue in self.dialogues)
 
 
-class CorpusError(ValueError):
-    """A file of a corpus cannot be used: which one, which line of it (from 1), why, and what to do."""
-
-    def __init__(self, file: Path, line: int | None, reason: str, remedy: str) -> None:
-        super().__init__(f"{file}{f', line {line}' if line else ''}: {reason}; {remedy}")
-        self.file = file
-        self.line = line
-        self.reason = reason
-        self.remedy = remedy
+def _folder(root: Path) -> Path:
+    """Where the dialogues lie in the folder of the data; it may also be given itself."""
+    return root / "erc" if (root / "erc").is_dir() else root
 
 
-class _Wrong(ValueError):
-    """Reason and remedy, on the way to where file and line are known."""
+@dataclass(frozen=True, kw_only=True)
+class DialogueCorpus(CorpusReader):
+    """Dialogues in the layout of ``docs/corpora.md``, in the folder ``erc`` of the data.
 
-
-def class_index(name: str) -> int:
-    """Index into ``EMOTIONS`` of a corpus's class name.
-
-    Raises:
-        ValueError: it is none of them by any name.
+    Attributes:
+        person: a person's name, of a dialogue's id and a speaker.
     """
-    emotion = NAMES.get(name, name)
-    if emotion not in EMOTIONS:
-        raise ValueError(f"class {name!r} is none of {', '.join(EMOTIONS)}: say in NAMES which of them it is")
-    return EMOTIONS.index(emotion)
+
+    kind: Kind = "dialogue"
+    person: Callable[[str, str], str] = lambda dialogue, speaker: speaker
+
+    def file(self, root: Path, split: str) -> Path:
+        """The words."""
+        return _folder(root) / f"{self.name}_{split}.jsonl"
+
+    def items(self, root: Path, split: str) -> list[Item]:
+        """All utterances, with the corpus's label; their vectors are only in what ``read_corpus`` returns."""
+        return self.utterances(read_corpus(_folder(root), self.name, split))
+
+    def utterances(self, corpus: Corpus) -> list[Item]:
+        """All utterances of a split that has been read."""
+        eye = np.eye(len(self.classes), dtype=np.float32)
+        return [
+            Item(f"{dialogue.id}:{turn}", eye[label], self.person(dialogue.id, speaker), text, dialogue.id)
+            for dialogue in corpus.dialogues
+            for turn, (speaker, text, label) in enumerate(
+                zip(dialogue.speakers, dialogue.texts, dialogue.labels, strict=True)
+            )
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VotedDialogues(CorpusReader):
+    """The same utterances with what several people made of their words as targets; None where nobody was asked.
+
+    Attributes:
+        dialogues: the corpus whose utterances they are.
+    """
+
+    kind: Kind = "dialogue"
+    dialogues: DialogueCorpus
+
+    def file(self, root: Path, split: str) -> Path:
+        """The votes."""
+        return _votes_file(_folder(root), self.dialogues.name, split)
+
+    def items(self, root: Path, split: str) -> list[Item]:
+        """All utterances of the corpus, with the votes as targets."""
+        if not self.file(root, split).is_file():
+            raise CorpusError(self.file(root, split), None, "there is no such file", "check the folder and the split")
+        corpus = read_corpus(_folder(root), self.dialogues.name, split)
+        rows: list[FloatArray | None] = []
+        for dialogue in corpus.dialogues:
+            if dialogue.votes is None:
+                rows += [None] * len(dialogue.texts)
+            else:
+                rows += [None if np.isnan(row).any() else row / row.sum() for row in dialogue.votes]
+        items = self.dialogues.utterances(corpus)
+        return [replace(item, target=target) for item, target in zip(items, rows, strict=True)]
+
+
+_SERIES = "from the subtitles of a television series"
+MELD = DialogueCorpus(
+    name="meld",
+    classes=EMOTIONS,
+    language="en",
+    licence=f"GPL-3 (declare-lab/MELD), {_SERIES}",
+)
+DAILYDIALOG = DialogueCorpus(
+    name="dailydialog",
+    classes=EMOTIONS,
+    language="en",
+    licence="CC BY-NC-SA 4.0: weights trained on it are not for commercial use",
+    person=lambda dialogue, speaker: "",  # 0 and 1 are others in each dialogue
+)
+IEMOCAP = DialogueCorpus(
+    name="iemocap",
+    classes=("hap", "sad", "neu", "ang", "exc", "fru"),
+    language="en",
+    licence="only with its owners' release form: measure with it, ship no weights trained on it",
+    person=lambda dialogue, speaker: dialogue[:5] + speaker,  # a session has one woman and one man
+)
+EMORYNLP = DialogueCorpus(
+    name="emorynlp",
+    classes=("joyful", "neutral", "powerful", "mad", "sad", "scared", "peaceful"),
+    language="en",
+    licence=f"Apache-2.0, {_SERIES}",
+    person=lambda dialogue, speaker: re.sub(r"[\[\]'\"]", "", speaker),  # "['Ross Geller']"
+)
+EMOTIONLINES = VotedDialogues(
+    name="emotionlines",
+    classes=EMOTIONS,
+    language="en",
+    licence="votes for research (Chen et al. 2018); words as meld",
+    dialogues=MELD,
+)
+#: Name of each corpus in this layout and its classes, in the order of a network's outputs.
+CORPORA: dict[str, tuple[str, ...]] = {corpus.name: corpus.classes for corpus in (MELD, DAILYDIALOG, IEMOCAP, EMORYNLP)}
 
 
 def as_written(text: str) -> str:
@@ -132,19 +222,15 @@ def as_recognised(text: str) -> str:
 
 
 def read_corpus(folder: Path, name: str, split: str) -> Corpus:
-    """Read one split of a corpus; vectors whose file is missing are None.
+    """Read one split of a corpus; vectors and votes whose file is missing are None.
 
     Raises:
         CorpusError: No such corpus or file, or something in it is not as ``docs/corpora.md`` says.
     """
     path = folder / f"{name}_{split}.jsonl"
-    if name not in CORPORA:
-        raise CorpusError(path, None, f"{name!r} is not among the known corpora", f"give one of {', '.join(CORPORA)}")
+    classes = _classes(path, name)
     if not path.is_file():
         raise CorpusError(path, None, "there is no such file", "check the folder, the corpus and the split")
-    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
-    if lines == [b""]:
-        raise CorpusError(path, None, "the file is empty", "write one dialogue a line into it")
     vectors: dict[str, FloatArray] = {}
     encoders: dict[str, str] = {}
     for modality in VECTORS:
@@ -152,28 +238,34 @@ def read_corpus(folder: Path, name: str, split: str) -> Corpus:
         if file.is_file():
             try:
                 vectors[modality], encoders[modality] = _read_vectors(file, modality)
-            except _Wrong as wrong:
-                raise CorpusError(file, None, *wrong.args) from wrong
+            except WrongLineError as wrong:
+                raise CorpusError(file, None, wrong.reason, wrong.remedy) from wrong
     if len({len(rows) for rows in vectors.values()}) > 1:
         audio, vision = (len(vectors[modality]) for modality in VECTORS)
         file = _vector_file(folder, name, split, "vision")
         raise CorpusError(file, None, f"it has {vision} rows, but audio has {audio}", "extract both from the same file")
-    dialogues: dict[str, Dialogue] = {}
-    for number, line in enumerate(lines, start=1):
-        try:
-            dialogue = _dialogue(line, CORPORA[name], vectors)
-            if dialogue.id in dialogues:
-                first = list(dialogues).index(dialogue.id) + 1
-                raise _Wrong(f"dialogue {dialogue.id!r} is on line {first} already", "give each dialogue its own id")
-        except _Wrong as wrong:
-            raise CorpusError(path, number, *wrong.args) from wrong
-        dialogues[dialogue.id] = dialogue
+    votes = _read_votes(_votes_file(folder, name, split), classes)
+    found: dict[str, int] = {}
+
+    def parse(record: Any) -> Dialogue:
+        dialogue = _dialogue(record, classes, vectors, votes)
+        if dialogue.id in found:
+            first = found[dialogue.id]
+            raise WrongLineError(
+                f"dialogue {dialogue.id!r} is on line {first} already", "give each dialogue its own id"
+            )
+        found[dialogue.id] = len(found) + 1
+        return dialogue
+
+    dialogues = read_json_lines(path, parse)
     widths = {modality: rows.shape[1] for modality, rows in vectors.items()}
-    return Corpus(name, split, CORPORA[name], tuple(dialogues.values()), encoders, widths)
+    return Corpus(name, split, classes, tuple(dialogues), encoders, widths)
 
 
 def write_corpus(corpus: Corpus, folder: Path) -> None:
     """Write what ``read_corpus`` reads, over what is there; the words must be as ``as_written`` leaves them.
+
+    A file of votes that is there stays if this corpus has none, for votes are about words, not about vectors.
 
     Raises:
         ValueError: A dialogue lacks vectors that ``corpus.widths`` announces.
@@ -195,8 +287,7 @@ def write_corpus(corpus: Corpus, folder: Path) -> None:
         encoder = {"encoder": np.array(name)} if (name := corpus.encoders.get(modality, "")) else {}
         with writing(path):
             np.savez_compressed(path, allow_pickle=False, **{modality: np.concatenate(rows)}, **encoder)
-    path = folder / f"{corpus.name}_{corpus.split}.jsonl"
-    with writing(path), path.open("w", encoding="utf-8", newline="\n") as file:
+    with LineWriter(folder / f"{corpus.name}_{corpus.split}.jsonl") as file:
         first = 0
         for dialogue in corpus.dialogues:
             record: dict[str, Any] = {"dialogue": dialogue.id}
@@ -211,11 +302,49 @@ def write_corpus(corpus: Corpus, folder: Path) -> None:
                 for utterance, (start, end) in zip(record["utterances"], dialogue.times, strict=True):
                     # As float64 the time would show digits that a float32 does not have.
                     utterance |= {"start": float(str(start)), "end": float(str(end))}
-            file.write(json.dumps(record) + "\n")
+            file.write(record)
+    if any(dialogue.votes is not None for dialogue in corpus.dialogues):
+        order = [corpus.labels.index(name) for name in VOTED]
+        with LineWriter(_votes_file(folder, corpus.name, corpus.split)) as file:
+            for dialogue in corpus.dialogues:
+                if dialogue.votes is not None:
+                    counts = [None if np.isnan(row[0]) else list(map(int, row)) for row in dialogue.votes[:, order]]
+                    file.write({"dialogue": dialogue.id, "votes": counts})
 
 
 def _vector_file(folder: Path, name: str, split: str, modality: str) -> Path:
     return folder / f"{name}_{split}_{modality}.npz"
+
+
+def _votes_file(folder: Path, name: str, split: str) -> Path:
+    return folder / f"{name}_{split}_votes.jsonl"
+
+
+def _read_votes(path: Path, classes: tuple[str, ...]) -> dict[str, FloatArray]:
+    """The votes ``[n, C]`` of each dialogue by its id; empty if there is no such file."""
+    if not path.is_file():
+        return {}
+    if missing := [name for name in VOTED if name not in classes]:
+        raise CorpusError(path, None, f"the corpus has no class {missing[0]}", f"votes are for {', '.join(VOTED)}")
+    order = [VOTED.index(name) for name in classes]
+
+    def parse(record: Any) -> tuple[str, FloatArray]:
+        identity = entry(record, "dialogue", str, "a dialogue")
+        counts = []
+        for number, row in enumerate(entry(record, "votes", list, f"dialogue {identity!r}"), start=1):
+            if row is None:
+                row = [np.nan] * len(VOTED)
+            elif not isinstance(row, list) or len(row) != len(VOTED) or any(type(n) is not int or n < 0 for n in row):
+                raise WrongLineError(
+                    f"vote {number} is {json.dumps(row)[:40]}, not {len(VOTED)} counts",
+                    f"count {', '.join(VOTED)}, or write null",
+                )
+            elif not any(row):
+                raise WrongLineError(f"in vote {number} nobody chose anything", "write null")
+            counts.append(row)
+        return identity, np.array(counts, np.float32).reshape(-1, len(VOTED))[:, order]
+
+    return dict(read_json_lines(path, parse))
 
 
 def _read_vectors(path: Path, modality: str) -> tuple[FloatArray, str]:
@@ -226,46 +355,52 @@ def _read_vectors(path: Path, modality: str) -> tuple[FloatArray, str]:
             array = file[modality]
             encoder = file["encoder"] if "encoder" in file else np.array("")
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _Wrong(f"the vectors cannot be read ({error})", remedy) from error
+        raise WrongLineError(f"the vectors cannot be read ({error})", remedy) from error
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
-        raise _Wrong(f"{modality!r} has shape {array.shape} and type {array.dtype}, not floats [rows, width]", remedy)
+        raise WrongLineError(
+            f"{modality!r} has shape {array.shape} and type {array.dtype}, not floats [rows, width]", remedy
+        )
     if encoder.ndim != 0 or encoder.dtype.kind != "U":
-        raise _Wrong("'encoder' is not a text", "write the encoder's name into it, or leave it out")
+        raise WrongLineError("'encoder' is not a text", "write the encoder's name into it, or leave it out")
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is found below
         vectors = array.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(vectors).all(1) & ~np.isnan(vectors).all(1))
     if len(bad):
-        raise _Wrong(
+        raise WrongLineError(
             f"{len(bad)} of {len(vectors)} rows have values that are NaN or infinite, first row {bad[0]} (from 0)",
             "correct them, or fill the whole row with NaN if the utterance has no such vector",
         )
     return vectors, str(encoder)
 
 
-def _dialogue(line: bytes, labels: tuple[str, ...], vectors: Mapping[str, FloatArray]) -> Dialogue:
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise _Wrong(f"it is not JSON ({error})", "write each dialogue as one JSON object on one line") from error
-    identity = _value(record, "dialogue", str, "a dialogue")
-    utterances = _value(record, "utterances", list, f"dialogue {identity!r}")
+def _dialogue(
+    record: Any, labels: tuple[str, ...], vectors: Mapping[str, FloatArray], votes: Mapping[str, FloatArray]
+) -> Dialogue:
+    identity = entry(record, "dialogue", str, "a dialogue")
+    utterances = entry(record, "utterances", list, f"dialogue {identity!r}")
     if not utterances:
-        raise _Wrong(f"dialogue {identity!r} has no utterances", "take the line out")
+        raise WrongLineError(f"dialogue {identity!r} has no utterances", "take the line out")
     speakers, texts, classes, times = [], [], [], []
     for number, utterance in enumerate(utterances, start=1):
         what = f"utterance {number} of {len(utterances)}"
-        speakers.append(_value(utterance, "speaker", str, what))
-        texts.append(as_written(_value(utterance, "text", str, what)))
-        emotion = _value(utterance, "emotion", str, what)
+        speakers.append(entry(utterance, "speaker", str, what))
+        texts.append(as_written(entry(utterance, "text", str, what)))
+        emotion = entry(utterance, "emotion", str, what)
         if emotion not in labels:
-            raise _Wrong(f"{what}: class {emotion!r} is unknown", f"give one of {', '.join(labels)}")
+            raise WrongLineError(f"{what}: class {emotion!r} is unknown", f"give one of {', '.join(labels)}")
         classes.append(labels.index(emotion))
         if "start" in utterance or "end" in utterance:
             times.append(_times(utterance, what))
     if times and len(times) < len(utterances):
         missing = f"{len(utterances) - len(times)} of {len(utterances)} utterances have no times"
-        raise _Wrong(missing, "give 'start' and 'end' for all of a dialogue or for none")
+        raise WrongLineError(missing, "give 'start' and 'end' for all of a dialogue or for none")
     rows = _rows(record, len(utterances), vectors)
+    voted = votes.get(identity)
+    if voted is not None and len(voted) != len(utterances):
+        raise WrongLineError(
+            f"dialogue {identity!r} has {len(utterances)} utterances, but {len(voted)} votes",
+            "see that the file of votes belongs to this one, or take it away",
+        )
     return Dialogue(
         id=identity,
         speakers=tuple(speakers),
@@ -274,32 +409,21 @@ def _dialogue(line: bytes, labels: tuple[str, ...], vectors: Mapping[str, FloatA
         audio=vectors["audio"][rows] if "audio" in vectors else None,
         vision=vectors["vision"][rows] if "vision" in vectors else None,
         times=np.array(times, np.float32) if times else None,
+        votes=voted,
     )
-
-
-def _value(record: Any, key: str, kind: type, what: str) -> Any:
-    """The entry of a JSON object, which must be there and of this kind."""
-    if not isinstance(record, dict):
-        raise _Wrong(f"{what} is not a JSON object", "see the layout in docs/corpora.md")
-    if key not in record:
-        raise _Wrong(f"{what} has no {key!r}", "add it")
-    if not isinstance(record[key], kind):
-        raise _Wrong(
-            f"{what}: {key!r} is {json.dumps(record[key])[:40]}, not a {'text' if kind is str else 'list'}",
-            "correct it",
-        )
-    return record[key]
 
 
 def _times(utterance: dict[str, Any], what: str) -> tuple[float, float]:
     start, end = utterance.get("start"), utterance.get("end")
     for key, time in (("start", start), ("end", end)):
         if isinstance(time, bool) or not isinstance(time, (int, float)) or not abs(time) <= MAX_TIME:
-            raise _Wrong(f"{what}: {key!r} is {json.dumps(time)}, not a finite number", "give both times in seconds")
+            raise WrongLineError(
+                f"{what}: {key!r} is {json.dumps(time)}, not a finite number", "give both times in seconds"
+            )
     assert start is not None
     assert end is not None
     if end < start:
-        raise _Wrong(f"{what} ends at {end} s, before its start at {start} s", "correct the times")
+        raise WrongLineError(f"{what} ends at {end} s, before its start at {start} s", "correct the times")
     return start, end
 
 
@@ -307,13 +431,31 @@ def _rows(record: dict[str, Any], count: int, vectors: Mapping[str, FloatArray])
     """Which rows of the vectors are this dialogue's."""
     if not vectors:
         return slice(0)
-    rows = _value(record, "audio_rows", list, f"dialogue {record['dialogue']!r}")
+    rows = entry(record, "audio_rows", list, f"dialogue {record['dialogue']!r}")
     if len(rows) != 2 or not all(type(row) is int for row in rows):
-        raise _Wrong(f"'audio_rows' is {json.dumps(rows)[:40]}, not two whole numbers", "give [from, to], to excluded")
+        raise WrongLineError(
+            f"'audio_rows' is {json.dumps(rows)[:40]}, not two whole numbers", "give [from, to], to excluded"
+        )
     first, last = rows
     available = min(len(array) for array in vectors.values())
     if not 0 <= first <= last <= available:
-        raise _Wrong(f"'audio_rows' is {rows}, but there are {available} rows", "check that the files belong together")
+        raise WrongLineError(
+            f"'audio_rows' is {rows}, but there are {available} rows", "check that the files belong together"
+        )
     if last - first != count:
-        raise _Wrong(f"'audio_rows' {rows} are {last - first} rows for {count} utterances", "give one row an utterance")
+        raise WrongLineError(
+            f"'audio_rows' {rows} are {last - first} rows for {count} utterances", "give one row an utterance"
+        )
     return slice(first, last)
+
+
+def _classes(path: Path, name: str) -> tuple[str, ...]:
+    """The classes of a corpus in this layout, ours or another's."""
+    try:
+        corpus = find_corpus(name)
+    except ValueError as error:
+        remedy = f"give one of {', '.join(CORPORA)}, or add it as docs/corpora.md says"
+        raise CorpusError(path, None, f"{name!r} is not among the known corpora", remedy) from error
+    if not isinstance(corpus, DialogueCorpus):
+        raise CorpusError(path, None, f"{name} is not in the layout for dialogues", f"give one of {', '.join(CORPORA)}")
+    return corpus.classes
