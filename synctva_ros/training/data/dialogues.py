@@ -198,6 +198,7 @@ EMORYNLP = DialogueCorpus(
     classes=("joyful", "neutral", "powerful", "mad", "sad", "scared", "peaceful"),
     language="en",
     licence=f"Apache-2.0, {_SERIES}",
+    akin=(MELD.name,),
     person=lambda dialogue, speaker: re.sub(r"[\[\]'\"]", "", speaker),  # "['Ross Geller']"
 )
 EMOTIONLINES = VotedDialogues(
@@ -205,6 +206,7 @@ EMOTIONLINES = VotedDialogues(
     classes=EMOTIONS,
     language="en",
     licence="votes for research (Chen et al. 2018); words as meld",
+    relabels=MELD.name,
     dialogues=MELD,
 )
 #: Name of each corpus in this layout and its classes, in the order of a network's outputs.

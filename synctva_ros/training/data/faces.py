@@ -121,5 +121,10 @@ def read_images(archive: Path) -> dict[str, ImageArray]:
 
 FER2013 = LabelledFaces(name="fer2013", classes=EMOTIONS, language="und", licence=_TERMS)
 FERPLUS = VotedFaces(
-    name="ferplus", classes=EMOTIONS, language="und", licence=f"votes: MIT; {_TERMS}", pictures=FER2013
+    name="ferplus",
+    classes=EMOTIONS,
+    language="und",
+    licence=f"votes: MIT; {_TERMS}",
+    relabels=FER2013.name,
+    pictures=FER2013,
 )

@@ -139,6 +139,8 @@ class CorpusReader(ABC):
         language: as BCP 47 writes it, such as "pt-BR"; "und" where nobody speaks.
         licence: in words, with what trained weights inherit of it.
         splits: that are handed out for training.
+        relabels: name of the corpus whose items it judges anew; empty: they are its own.
+        akin: names of corpora that were taken from the same source, so that they may share items.
     """
 
     name: str
@@ -147,6 +149,8 @@ class CorpusReader(ABC):
     language: str
     licence: str
     splits: tuple[str, ...] = ("train", "valid")
+    relabels: str = ""
+    akin: tuple[str, ...] = ()
 
     @abstractmethod
     def file(self, root: Path, split: str) -> Path:

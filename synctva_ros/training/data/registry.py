@@ -21,6 +21,8 @@ _OURS = {
     "nemo": "voices:NEMO",
     "fer2013": "faces:FER2013",
     "ferplus": "faces:FERPLUS",
+    "goemotions": "sentences:GOEMOTIONS",
+    "emobank": "sentences:EMOBANK",
 }
 
 
