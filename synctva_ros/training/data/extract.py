@@ -6,11 +6,9 @@ that the graph would make. A row is one utterance: of several that are found in 
 
 from __future__ import annotations
 
-import csv as csv_format
-import io
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +22,16 @@ from synctva_ros.street.faces import FacesStage
 from synctva_ros.street.playback import Player
 from synctva_ros.street.voice import VoiceStage
 from synctva_ros.training.data.dialogues import CORPORA, Corpus, CorpusError, Dialogue, as_written, write_corpus
+from synctva_ros.training.data.tables import read_table
 
 #: The columns that are read; MELD has more.
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID", "StartTime", "EndTime")
-#: A clip that is longer or shorter than its row by this factor, and this many seconds, may be the wrong one.
+#: A clip that is longer or shorter than its row by this factor, and this many seconds, is another one.
 OTHER_LENGTH = (2.0, 1.0)
-#: Hours, minutes, seconds, milliseconds.
-TIME = re.compile(r"(\d{1,2}):([0-5]\d):([0-5]\d),(\d{3})")
+#: Hours, minutes, seconds and a decimal fraction; where digits are missing, it is the last ones. MELD's training table
+#: has one such time, 00:06:47,28. The others of its episode lie 0.2 to 1 ms behind a picture of the film (23.976 a
+#: second), and so does 47.282 s, of which 28 hundredths are left. 28 thousandths lie 3.6 ms before a picture.
+TIME = re.compile(r"(\d{1,2}):([0-5]\d):([0-5]\d),(\d{1,3})")
 
 
 @dataclass(frozen=True)
@@ -51,46 +52,28 @@ class TableRow:
         return f"dia{self.dialogue}_utt{self.utterance}.mp4"
 
 
-def read_table(path: Path) -> list[TableRow]:
+def read_meld(path: Path) -> list[TableRow]:
     """The rows of MELD's table by dialogue, and in each by utterance.
 
     Raises:
         CorpusError: No such file, a column is missing, or a row is not as MELD's are.
     """
-    if not path.is_file():
-        raise CorpusError(path, None, "there is no such file", "give MELD's table, such as train_sent_emo.csv")
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise CorpusError(path, line, f"it is not UTF-8 ({error.reason})", "save the table as UTF-8") from error
-    reader = csv_format.reader(io.StringIO(text, newline=""))
-    header = next(reader, [])
-    missing = [column for column in COLUMNS if column not in header]
-    if missing:
-        raise CorpusError(path, 1, f"column {', '.join(missing)} is missing", "give MELD's table, with its first line")
-    rows: dict[tuple[int, int], TableRow] = {}
-    line = reader.line_num + 1  # a text in quotes may go over several lines: the first one is named
-    try:
-        for fields in reader:
-            if fields:
-                row = _table_row(header, fields)
-                if (row.dialogue, row.utterance) in rows:
-                    raise ValueError(f"utterance {row.utterance} of dialogue {row.dialogue} is there twice")
-                rows[row.dialogue, row.utterance] = row
-            line = reader.line_num + 1
-    except (ValueError, csv_format.Error) as error:
-        raise CorpusError(path, line, str(error), "correct the row, or take it out") from error
+    seen: set[tuple[int, int]] = set()
+
+    def parse(cell: Mapping[str, str]) -> TableRow:
+        row = _table_row(cell)
+        if (row.dialogue, row.utterance) in seen:
+            raise ValueError(f"utterance {row.utterance} of dialogue {row.dialogue} is there twice")
+        seen.add((row.dialogue, row.utterance))
+        return row
+
+    rows = read_table(path, COLUMNS, parse, windows=True)
     if not rows:
         raise CorpusError(path, None, "there are no utterances in it", "give MELD's table, such as train_sent_emo.csv")
-    return [rows[key] for key in sorted(rows)]
+    return sorted(rows, key=lambda row: (row.dialogue, row.utterance))
 
 
-def _table_row(header: list[str], fields: list[str]) -> TableRow:
-    if len(fields) != len(header):
-        raise ValueError(f"the row has {len(fields)} fields, the first line {len(header)}")
-    cell = dict(zip(header, fields, strict=True))
+def _table_row(cell: Mapping[str, str]) -> TableRow:
     for column in ("Dialogue_ID", "Utterance_ID"):
         if not re.fullmatch(r"\d{1,9}", cell[column], re.ASCII):
             raise ValueError(f"{column} is {cell[column]!r}, not a whole number")
@@ -108,8 +91,8 @@ def _seconds(column: str, time: str) -> float:
     found = TIME.fullmatch(time.strip())
     if found is None:
         raise ValueError(f"{column} is {time!r}, not a time such as 00:21:06,240")
-    hours, minutes, seconds, milliseconds = map(int, found.groups())
-    return ((hours * 60 + minutes) * 60 + seconds) + milliseconds / 1000
+    hours, minutes, seconds, fraction = found.groups()
+    return (int(hours) * 60 + int(minutes)) * 60 + float(f"{seconds}.{fraction}")
 
 
 class ClipEncoder:
@@ -169,8 +152,9 @@ def extract_meld(
 ) -> Corpus:
     """Encode a split of MELD and write it as a corpus.
 
-    A clip that is missing, cannot be decoded, or has no sound or no face is named on standard error; its utterance
-    then has no such vector. Times are those of the table, in seconds from the start of the episode.
+    A clip that is missing, cannot be decoded, is much longer or shorter than its row, or has no sound or no face is
+    named on standard error; its utterance then has no such vector. Times are those of the table, in seconds from the
+    start of the episode.
 
     Args:
         csv: MELD's table of this split.
@@ -198,7 +182,7 @@ def extract_meld(
     def say(sentence: str) -> None:
         tqdm.write(sentence, file=sys.stderr)  # above the bar instead of into it
 
-    rows = read_table(csv)
+    rows = read_meld(csv)
     if not any((clips / row.clip).is_file() for row in rows):
         reason = f"none of the table's {len(rows)} clips, such as {rows[0].clip}, is in this folder"
         raise CorpusError(clips, None, reason, "give the folder in which the clips of this split are")
@@ -220,8 +204,9 @@ def extract_meld(
             others += 1
             say(
                 f"{shown(clips / row.clip)}: the clip is {length:.1f} s long, but its row in {shown(csv)} "
-                f"{wanted:.1f} s; see whether it is the right one"
+                f"{wanted:.1f} s; it is left out"
             )
+            continue
         for name, array in vectors.items():
             vector = found.vectors[MODALITIES.index(name)]
             if vector is not None:
@@ -236,7 +221,7 @@ def extract_meld(
     )
     write_corpus(corpus, out)
     there = [f"{name} in {int(np.isfinite(array[:, 0]).sum())}" for name, array in vectors.items()]
-    lengths = f"; {others} are much longer or shorter than their rows" if others else ""
+    lengths = f"; {others} much longer or shorter than their rows are left out" if others else ""
     say(f"{len(rows)} utterances: {', '.join(there)}; {unread} clips are missing or cannot be read{lengths}")
     return corpus
 

@@ -22,7 +22,7 @@ from synctva_ros.sources.media import MediaFile
 from synctva_ros.street.pipeline import Pipeline
 from synctva_ros.street.table import STREET
 from synctva_ros.training.data.dialogues import CorpusError, read_corpus
-from synctva_ros.training.data.extract import extract_meld, read_table
+from synctva_ros.training.data.extract import extract_meld, read_meld
 
 av = pytest.importorskip("av")
 soxr = pytest.importorskip("soxr")
@@ -111,7 +111,7 @@ def rows() -> list[list[str]]:
 
 def times(utterance: int) -> tuple[str, str]:
     """In both of MELD's ways to write them."""
-    return f"00:21:{utterance:02},250", f"0:21:{utterance:02},750"
+    return f"00:21:{utterance:02},250", f"0:21:{utterance + 1:02},750"
 
 
 def write_table(path: Path, table: list[list[str]]) -> Path:
@@ -129,7 +129,7 @@ def test_meld_becomes_a_corpus(tmp_path: Path, clips: Path, capfd: pytest.Captur
     assert two.speakers == ("Ross", "Ross")
     assert [corpus.labels[label] for label in two.labels] == ["disgust", "fear"]
     assert two.times is not None
-    assert two.times.tolist() == [[1260.25, 1260.75], [1261.25, 1261.75]]
+    assert two.times.tolist() == [[1260.25, 1261.75], [1261.25, 1262.75]]
     assert corpus.encoders == {"audio": AudioEncoder().name, "vision": FaceEncoder().name}
     assert corpus.widths == {"audio": AudioEncoder().width, "vision": FaceEncoder().width}
 
@@ -163,17 +163,20 @@ def test_meld_becomes_a_corpus(tmp_path: Path, clips: Path, capfd: pytest.Captur
             np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
 
 
-def test_a_clip_of_quite_another_length_than_its_row_is_remarked(
+def test_a_clip_of_quite_another_length_than_its_row_is_said_and_left_out(
     tmp_path: Path, clips: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     table = rows()[-1:]
-    for end, remarks in (("00:21:03,250", 0), ("00:21:09,000", 1), ("00:21:00,260", 1)):
+    for end, others in (("00:21:03,250", 0), ("00:21:09,000", 1), ("00:21:00,260", 1)):
         table[0][-2:] = ["00:21:00,250", end]
-        extract_meld(write_table(tmp_path / "t.csv", table), clips, tmp_path, "a", modalities="v", progress=False)
+        path = write_table(tmp_path / "t.csv", table)
+        corpus = extract_meld(path, clips, tmp_path, "a", modalities="v", progress=False)
         errors = capfd.readouterr().err
-        assert errors.count("dia2_utt0.mp4: the clip is 3.") == remarks
-        assert errors.count("see whether it is the right one") == remarks
-        assert ("1 are much longer or shorter than their rows" in errors) == bool(remarks)
+        assert errors.count("dia2_utt0.mp4: the clip is 3.") == errors.count("; it is left out") == others
+        assert ("1 much longer or shorter than their rows are left out" in errors) == bool(others)
+        (dialogue,) = corpus.dialogues
+        assert dialogue.vision is not None
+        assert np.isnan(dialogue.vision).all() == bool(others)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
@@ -207,7 +210,7 @@ def test_one_modality(tmp_path: Path, clips: Path) -> None:
         (6, "-1", "Utterance_ID is '-1'"),
         (9, "00:21", "StartTime is '00:21', not a time such as 00:21:06,240"),
         (9, "00:61:06,240", "StartTime is '00:61:06,240'"),
-        (9, "00:22:00,000", "EndTime 0:21:02,750 is before StartTime 00:22:00,000"),
+        (9, "00:22:00,000", "EndTime 0:21:03,750 is before StartTime 00:22:00,000"),
         (6, "0", "utterance 0 of dialogue 10 is there twice"),
     ],
 )
@@ -217,7 +220,7 @@ def test_a_malformed_row_is_refused(tmp_path: Path, column: int, value: str, rea
     table[2][column] = value
     path = write_table(tmp_path / "t.csv", table)
     with pytest.raises(CorpusError) as caught:
-        read_table(path)
+        read_meld(path)
     # The first line is the header, and the row before goes over two lines.
     assert (caught.value.file, caught.value.line) == (path, 5)
     assert reason in caught.value.reason
@@ -226,24 +229,40 @@ def test_a_malformed_row_is_refused(tmp_path: Path, column: int, value: str, rea
 def test_a_malformed_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     with pytest.raises(CorpusError, match="no such file"):
-        read_table(path)
+        read_meld(path)
     for content, reason in (
-        (b"", "line 1: column Utterance, Speaker"),
+        (b"", "line 1: column Utterance and Speaker"),
         (HEADER.replace("Emotion", "Mood").encode(), "line 1: column Emotion is missing"),
         (HEADER.encode(), "no utterances"),
-        (HEADER.encode() + b"\n1,Hi,Ross\n", "line 2: the row has 3 fields, the first line 11"),
-        (HEADER.encode() + b"\n1,\x92,Ross\n", "line 2: it is not UTF-8"),
+        (HEADER.encode() + b"\n1,Hi,Ross\n", "line 2: the row has 3 cells, the first line 11"),
+        (HEADER.encode() + b"\n1,\x9d,Ross\n", "line 2: it is neither UTF-8 nor Windows-1252"),
         (HEADER.encode() + b'\n1,"' + b"x" * 200_000, "line 2: field larger"),
     ):
         path.write_bytes(content)
         with pytest.raises(CorpusError, match=reason):
-            read_table(path)
+            read_meld(path)
+
+
+def test_a_table_is_read_as_its_authors_meant_it(tmp_path: Path) -> None:
+    """Bytes of Windows-1252 among UTF-8, with an apostrophe as each of them writes it, and times without all digits."""
+    path = tmp_path / "t.csv"
+    row = '1,"It{}s six.",Ross,anger,negative,0,{},1,1,"00:06:45,{}","00:06:47,{}"\r\n'
+    path.write_bytes(
+        HEADER.encode()
+        + b"\r\n"
+        + row.format("\u2019", 0, "048", "28").encode()
+        + row.format("\u2019", 1, "9", "500").encode("cp1252")
+        + row.format("\x92", 2, "900", "1").encode()
+    )
+    found = read_meld(path)
+    assert [row.text for row in found] == ["It\u2019s six."] * 3
+    assert [(row.start, row.end) for row in found] == [(405.048, 407.28), (405.9, 407.5), (405.9, 407.1)]
 
 
 def test_a_byte_order_mark_and_empty_lines_do_no_harm(tmp_path: Path) -> None:
     path = write_table(tmp_path / "t.csv", rows())
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\r\n")
-    assert len(read_table(path)) == 7
+    assert len(read_meld(path)) == 7
 
 
 def test_the_command(tmp_path: Path, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
