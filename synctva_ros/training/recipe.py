@@ -115,6 +115,7 @@ class VoiceRecipe(Schedule):
 class FaceRecipe(Schedule):
     """The face encoder."""
 
+    corpus: str = param("fer2013", "Corpus of faces: fer2013 with its own labels, ferplus with the votes of ten people")
     epochs: int = _count(40, "Passes over the images")
     batch: int = _count(128, "Images a step")
     learning_rate: float = _rate(0.12)

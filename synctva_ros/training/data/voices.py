@@ -16,7 +16,7 @@ class VoiceCorpus(CorpusReader):
     """Recordings in ``speech_emotion/NAME``; all are for training: hold out people.
 
     Attributes:
-        text: the column of ``labels.csv`` that holds the words; empty: there is none.
+        text: the column of ``labels.csv`` that holds the words, where it is there.
     """
 
     kind: Kind = "voice"
@@ -36,11 +36,11 @@ class VoiceCorpus(CorpusReader):
                 id=row["file"],
                 target=self.one_hot(row["emotion"]),
                 person=row["actor"],
-                text=row[self.text] if self.text else "",
+                text=row.get(self.text, ""),
                 path=table.parent / row["file"],
             )
 
-        return read_table(table, ("file", "emotion", "actor", *filter(None, [self.text])), parse)
+        return read_table(table, ("file", "emotion", "actor"), parse)
 
 
 RAVDESS = VoiceCorpus(

@@ -9,19 +9,19 @@ Kept is the running average of the weights after the last epoch: none is chosen.
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import affine_grid, grid_sample, interpolate, one_hot
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from synctva_ros.encoders.face_network import SIDE, FaceNetwork, FaceNetworkConfig
 from synctva_ros.encoders.weights import save_encoder
 from synctva_ros.events import EMOTIONS, FloatArray
-from synctva_ros.training.data.dialogues import IntArray, class_index
+from synctva_ros.training.data.protocol import Split
+from synctva_ros.training.data.registry import read_split
 from synctva_ros.training.evaluation.metrics import Scores, score
 from synctva_ros.training.evaluation.report import write_scores
 from synctva_ros.training.loop import Task, fit, forget, seeded
@@ -29,8 +29,6 @@ from synctva_ros.training.recipe import FaceRecipe, as_settings
 
 NAME = "face-expression-1"
 LICENCE = "LicenseRef-FER2013: for research; terms of the images unclear"
-#: Where FER2013 lies in the folder of the data.
-TRAINING, VALIDATION = "faces/fer2013_train.zip", "faces/fer2013_val.zip"
 SMOOTHING = 0.05
 MIXED = 0.5  # how often the images of a step are mixed with each other (https://arxiv.org/abs/1710.09412)
 # The network sees a part of this side in training, and does better on whole images for it
@@ -41,34 +39,21 @@ GAMMA, SIDE_LIGHT, GRAIN = 0.4, 0.5, 0.08
 BLURRED, COVERED = 0.2, 0.4  # how often
 
 
-def read_images(archive: Path) -> tuple[Tensor, IntArray]:
-    """Grey images ``[n, 1, 48, 48]`` (uint8) of ``…/class/name.jpg`` in a ZIP archive, and their classes ``[n]``.
+def read_faces(data: Path, corpus: str, split: str) -> Split:
+    """Read a corpus of faces; the classes are the project's seven, or some of them.
 
     Raises:
-        ValueError: it is no such archive, there is no such image in it or a damaged one, or a class is unknown.
-        OSError: the archive cannot be read.
+        ValueError: there is no such corpus, it is none of faces, or it cannot be read.
     """
-    import cv2
+    found = read_split(data, corpus, split)
+    if found.corpus.kind != "face":
+        raise ValueError(f"{corpus} is a corpus of kind {found.corpus.kind}: give one of faces")
+    return found
 
-    try:
-        with zipfile.ZipFile(archive) as file:
-            names = sorted(name for name in file.namelist() if name.endswith((".jpg", ".png")) and "/" in name)
-            contents = [file.read(name) for name in names]
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{archive} is no whole ZIP archive ({error}): fetch it again") from error
-    images, labels = [], []
-    for name, content in zip(names, contents, strict=True):
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE) if content else None
-        if image is None:
-            raise ValueError(f"{archive}: {name} is no image: fetch the archive again")
-        images.append(cv2.resize(image, (SIDE, SIDE)) if image.shape != (SIDE, SIDE) else image)
-        try:
-            labels.append(class_index(name.split("/")[-2]))
-        except ValueError as error:
-            raise ValueError(f"{archive}: {name}: {error}") from error
-    if not images:
-        raise ValueError(f"{archive} holds no image class/name.jpg: give FER2013 as such an archive")
-    return torch.from_numpy(np.stack(images)).unsqueeze(1), np.array(labels)
+
+def as_tensors(faces: Split) -> tuple[Tensor, Tensor]:
+    """Images ``[n, 1, 48, 48]`` (uint8) and targets ``[n, classes]``."""
+    return torch.from_numpy(faces.images()).unsqueeze(1), torch.from_numpy(faces.targets()[0])
 
 
 class FaceTask(Task):
@@ -77,12 +62,12 @@ class FaceTask(Task):
     Args:
         recipe: of the training.
         images: ``[n, 1, 48, 48]`` (uint8).
-        labels: their classes ``[n]``.
+        targets: a distribution over the classes for each, ``[n, classes]``.
         rng: see :class:`Task`; PyTorch's generator must be seeded, for the network is made here.
     """
 
-    def __init__(self, recipe: FaceRecipe, images: Tensor, labels: Tensor, rng: np.random.Generator) -> None:
-        self.images, self.labels, self.rng = images, labels, rng
+    def __init__(self, recipe: FaceRecipe, images: Tensor, targets: Tensor, rng: np.random.Generator) -> None:
+        self.images, self.targets, self.rng = images, targets, rng
         self.size = min(recipe.batch, len(images))
         self.steps = len(images) // self.size
         self.network: FaceNetwork = FaceNetwork(FaceNetworkConfig(classes=len(EMOTIONS)))
@@ -100,7 +85,7 @@ class FaceTask(Task):
         """Distorted images, every second batch mixed with itself, and their targets ``[n, classes]``."""
         for rows in torch.randperm(len(self.images))[: self.steps * self.size].view(-1, self.size):
             given = distort(self.images[rows])
-            target = one_hot(self.labels[rows], len(EMOTIONS)).float()
+            target = self.targets[rows]
             if self.rng.random() < MIXED:
                 # Brought to the same deviation first, so that the better lit image does not outdo the other.
                 given = (given - given.mean((1, 2, 3), True)) / given.std((1, 2, 3), keepdim=True).clamp_min(1e-3)
@@ -130,7 +115,7 @@ def train_face_encoder(
     """Train and write the encoder's weights.
 
     Args:
-        data: folder with ``faces/fer2013_train.zip`` and ``faces/fer2013_val.zip``.
+        data: folder of the data.
         out: gets ``model.safetensors``, ``model.json`` and the log.
         recipe: of the training.
         seed: of everything that is drawn.
@@ -142,13 +127,14 @@ def train_face_encoder(
         Scores on the validation images, which nothing was chosen on.
 
     Raises:
-        ValueError: an archive holds no such images, or the training cannot go on.
-        OSError: an archive cannot be read.
+        ValueError: the corpus cannot be used, or the training cannot go on.
     """
     rng = seeded(seed)
-    images, wanted = read_images(data / TRAINING)
-    held_out, labels = read_images(data / VALIDATION)
-    task = FaceTask(recipe, images, torch.from_numpy(wanted), rng)
+    training, validation = (read_faces(data, recipe.corpus, split) for split in ("train", "valid"))
+    images, targets = as_tensors(training)
+    held_out, wanted = as_tensors(validation)
+    labels = wanted.argmax(dim=1).numpy()
+    task = FaceTask(recipe, images, targets, rng)
     fit(task, recipe, out, "faces", made_of={"seed": seed, "images": len(images)}, progress=progress)
     probabilities = predict(task.network, held_out)
     scores = score(probabilities, labels, EMOTIONS)
@@ -159,7 +145,7 @@ def train_face_encoder(
         EMOTIONS,
         {
             "made_with": "synctva train-encoder face",
-            "data": "FER2013, training images",
+            "data": f"{recipe.corpus}, training images",
             "licence": LICENCE,
             **as_settings(recipe),
             "seed": seed,
@@ -176,7 +162,7 @@ def train_face_encoder(
             scores,
             probabilities,
             labels,
-            title="Face encoder on FER2013's validation images",
+            title=f"Face encoder on the validation images of {recipe.corpus}",
             subtitle=f"{len(labels)} images that it was not trained on",
             names=EMOTIONS,
             notes=(f"Accuracy {scores.accuracy:.3f}, unweighted average recall {scores.unweighted_recall:.3f}.",),

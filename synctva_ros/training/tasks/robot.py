@@ -47,8 +47,8 @@ from synctva_ros.training.tasks.voice import read_clips
 from synctva_ros.weights.files import locate
 
 MODEL_ID = "synctva-1"
-#: Where RAVDESS lies in the folder of the data.
-VOICES = "speech_emotion/ravdess"
+#: The corpora of voices and of faces.
+VOICES, FACES = "ravdess", "fer2013"
 Checked = tuple[DialogueBatch, torch.Tensor]
 NEUTRAL = EMOTIONS.index("neutral")
 #: EmoryNLP's classes; what has no counterpart (peaceful, powerful) is heard, but not asked for.
@@ -176,14 +176,14 @@ def scenes_of(corpus: Corpus, training: Corpus, held_out: Corpus) -> Corpus:
     return replace(corpus, dialogues=tuple(kept))
 
 
-def read_voices(folder: Path, encoder: AudioEncoder, cache: Path | None, validation: bool) -> Pool:
+def read_voices(data: Path, encoder: AudioEncoder, cache: Path | None, validation: bool) -> Pool:
     """Voices as the encoder hears those of held-out speakers, and behind them distorted copies.
 
     Raises:
         ValueError: all members of the encoder have heard one of the speakers.
     """
     member = {name: i for i, names in enumerate(encoder.training["unheard_speakers"]) for name in names}
-    clips = [clip for clip in read_clips(folder) if (clip.person in VALIDATION_SPEAKERS) == validation]
+    clips = [clip for clip in read_clips(data, VOICES) if (clip.person in VALIDATION_SPEAKERS) == validation]
     unknown = sorted({clip.person for clip in clips} - member.keys())
     if unknown:
         raise ValueError(f"all members of {encoder.name} have heard the speaker {unknown[0]}: train the encoder here")
@@ -220,10 +220,10 @@ def read_others(encoder: AudioEncoder, cache: Path | None) -> FloatArray:
     return cached(cache, ["others", encoder.name, _probe(encoder)], encode)
 
 
-def read_faces(archive: Path, encoder: FaceEncoder, cache: Path | None, validation: bool) -> Pool:
+def read_faces(data: Path, encoder: FaceEncoder, cache: Path | None, validation: bool) -> Pool:
     """Every second image, and behind them distorted copies."""
-    images, labels = face_encoder.read_images(archive)
-    images, labels = images[int(validation) :: 2], labels[int(validation) :: 2]
+    images, targets = face_encoder.as_tensors(face_encoder.read_faces(data, FACES, "valid"))
+    images, labels = images[int(validation) :: 2], targets.argmax(dim=1).numpy()[int(validation) :: 2]
     torch.manual_seed(0)
 
     def encode() -> FloatArray:
@@ -231,7 +231,7 @@ def read_faces(archive: Path, encoder: FaceEncoder, cache: Path | None, validati
         return np.concatenate([encoder.encode(list(view[:, 0].numpy())) for view in views])
 
     probe = encoder.encode([(PROBE[:2304].reshape(48, 48) * 255).astype(np.uint8)]).tobytes()
-    vectors = cached(cache, ["faces", encoder.name, probe, f"{validation} {COPIES}", archive.read_bytes()], encode)
+    vectors = cached(cache, ["faces", encoder.name, probe, f"{validation} {COPIES}", images.numpy().tobytes()], encode)
     return Pool(vectors, np.tile(labels, len(vectors) // len(labels)))
 
 
@@ -476,19 +476,18 @@ def read_material(
         texts.append(vectors)
         shift += len(vectors)
     print(f"{len(groups[0])} + {len(groups[1])} + {len(groups[2])} dialogues", flush=True)
-    archive = data / face_encoder.VALIDATION
     others = read_others(voice, cache)
     train = Material(
         groups[0] + groups[1],
         np.concatenate(texts),
-        read_voices(data / VOICES, voice, cache, validation=False),
-        read_faces(archive, face, cache, validation=False),
+        read_voices(data, voice, cache, validation=False),
+        read_faces(data, face, cache, validation=False),
         others,
     )
     validation = Material(
         *read_dialogues(valid, words, cache),
-        read_voices(data / VOICES, voice, cache, validation=True),
-        read_faces(archive, face, cache, validation=True),
+        read_voices(data, voice, cache, validation=True),
+        read_faces(data, face, cache, validation=True),
         others,
     )
     return train, groups[2], validation, dict(zip(MODALITIES, (words.name, voice.name, face.name), strict=True))

@@ -10,7 +10,6 @@ not chosen for their size.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from synctva_ros.audio.endpointer import Endpointer
 from synctva_ros.config import Turns
@@ -36,7 +35,8 @@ from synctva_ros.encoders.voice_network import (
 from synctva_ros.encoders.weights import save_encoder
 from synctva_ros.events import EMOTIONS, SAMPLE_RATE, AudioChunk, FloatArray
 from synctva_ros.sources.media import MediaFile
-from synctva_ros.training.data.dialogues import IntArray, class_index
+from synctva_ros.training.data.protocol import IntArray
+from synctva_ros.training.data.registry import read_split
 from synctva_ros.training.data.voice_augmentation import Distortion, NoVoice
 from synctva_ros.training.evaluation.metrics import Scores, score
 from synctva_ros.training.evaluation.report import write_scores
@@ -60,15 +60,24 @@ COPIES, PROSODY_OTHERS, PROSODY_CLIPS, PROSODY_NOISE = 6, 600, 128, 0.3
 
 @dataclass(frozen=True, eq=False)
 class VoiceClip:
-    """A recording ``[n]`` at 16 kHz, in which someone speaks from ``start`` to ``end`` [s]."""
+    """A recording ``[n]`` at 16 kHz, in which someone speaks from ``start`` to ``end`` [s].
+
+    ``target`` is a distribution over the classes, ``known`` says of which of them its corpus speaks at all.
+    """
 
     file: str
     sound: FloatArray
     start: float
     end: float
-    label: int
+    target: FloatArray
+    known: NDArray[np.bool_]
     speaker: str
-    corpus: str = ""
+    corpus: str
+
+    @property
+    def label(self) -> int:
+        """The class that it is most of."""
+        return int(self.target.argmax())
 
     @property
     def person(self) -> str:
@@ -81,42 +90,31 @@ class VoiceClip:
         return self.sound[first : max(round((self.end + after) * SAMPLE_RATE), first + round(_SHORTEST * SAMPLE_RATE))]
 
 
-def read_clips(folder: Path) -> list[VoiceClip]:
-    """Read the recordings that ``labels.csv`` (columns file, emotion, actor) names, with the bounds of the speech.
-
-    The bounds are those that the live graph finds; where it finds no speech (whispering), those of the loud part.
-
-    Raises:
-        ValueError: a column or all rows are missing, a class is unknown, or there is nothing to hear in a file.
-        SourceError: a file of sound cannot be read.
-        OSError: ``labels.csv`` cannot be read.
-    """
-    table = folder / "labels.csv"
-    clips = []
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        missing = [name for name in ("file", "emotion", "actor") if name not in (rows.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{table} has no column {missing[0]!r}: give it the columns file, emotion and actor")
-        for row in rows:
-            try:
-                label = class_index(row["emotion"])
-            except ValueError as error:
-                raise ValueError(f"{table}, line {rows.line_num}: {error}") from error
-            sound, start, end = _hear(folder / row["file"])
-            clips.append(VoiceClip(row["file"], sound, start, end, label, row["actor"], folder.name))
-    if not clips:
-        raise ValueError(f"{table} names no file: give the folder of a corpus of speech")
-    return clips
-
-
 def _names(corpora: str) -> list[str]:
     return [name.strip() for name in corpora.split(",") if name.strip()]
 
 
-def read_corpora(data: Path, corpora: str) -> list[VoiceClip]:
-    """The recordings of several corpora, named with commas between them; see :func:`read_clips`."""
-    return [clip for name in _names(corpora) for clip in read_clips(data / "speech_emotion" / name)]
+def read_clips(data: Path, corpora: str) -> list[VoiceClip]:
+    """Read the recordings of corpora, named with commas between them, with the bounds of the speech.
+
+    The bounds are those that the live graph finds; where it finds no speech (whispering), those of the loud part.
+
+    Raises:
+        ValueError: there is no such corpus, it is none of voices, its table is not as it should be, or there is nothing
+            to hear in a file.
+        SourceError: a file of sound cannot be read.
+    """
+    clips = []
+    for name in _names(corpora):
+        split = read_split(data, name, "train")
+        if split.corpus.kind != "voice":
+            raise ValueError(f"{name} is a corpus of kind {split.corpus.kind}: give corpora of voices")
+        targets, known = split.targets()
+        for item, target in zip(split.items, targets, strict=True):
+            if item.path is not None and np.isfinite(target).all():
+                sound, start, end = _hear(item.path)
+                clips.append(VoiceClip(item.id, sound, start, end, target, known, item.person, name))
+    return clips
 
 
 def _hear(path: Path) -> tuple[FloatArray, float, float]:
@@ -135,7 +133,7 @@ def _hear(path: Path) -> tuple[FloatArray, float, float]:
 
         sound = signal.resample_poly(sound, SAMPLE_RATE, rate).astype(np.float32)
     if len(sound) < round(_SHORTEST * SAMPLE_RATE) or as_speech(sound, SAMPLE_RATE) is None:
-        raise ValueError(f"{path} is silent or shorter than {_SHORTEST} s: take it out of labels.csv")
+        raise ValueError(f"{path} is silent or shorter than {_SHORTEST} s: take it out of the table")
     start, end = (utterances[0].stream_start, utterances[-1].stream_end) if utterances else (0.0, 0.0)
     if end - start < _SHORTEST:
         energy = np.convolve(np.square(sound), np.ones(SAMPLE_RATE // 20), "same")
@@ -170,15 +168,12 @@ class Targets:
 
     @classmethod
     def of(cls, clips: Sequence[VoiceClip]) -> Targets:
-        """One class each, all classes together as heavy as each other."""
+        """All classes together as heavy as each other."""
         labels = torch.tensor([clip.label for clip in clips])
         count = torch.bincount(labels, minlength=len(EMOTIONS)).float()
         weight = torch.where(count > 0, count.mean() / count.clamp_min(1), 0.0)
-        has = {clip.corpus: torch.zeros(len(EMOTIONS), dtype=torch.bool) for clip in clips}
-        for clip in clips:
-            has[clip.corpus][clip.label] = True
-        wanted = one_hot(labels, len(EMOTIONS)).float() * weight[labels].unsqueeze(1)
-        return cls(wanted, torch.stack([has[clip.corpus] for clip in clips]))
+        wanted = torch.from_numpy(np.stack([clip.target for clip in clips])) * weight[labels].unsqueeze(1)
+        return cls(wanted, torch.from_numpy(np.stack([clip.known for clip in clips])))
 
     def __getitem__(self, rows: Any) -> Targets:
         return Targets(self.wanted[rows], self.known[rows])
@@ -327,7 +322,7 @@ def train_voice_encoder(
         ValueError: a corpus cannot be used, or the training cannot go on.
         RuntimeError: a recording cannot be read, or eSpeak NG is missing.
     """
-    clips = read_corpora(data, recipe.corpora)
+    clips = read_clips(data, recipe.corpora)
     fold = fold_of(clips, recipe.folds)
     labels = np.array([clip.label for clip in clips])
     network, probabilities = VoiceTraining(recipe, out, clips, seed, progress).run(fold, recipe.folds)
@@ -387,7 +382,7 @@ def leave_out(
     Raises:
         ValueError: nothing is left out, or nothing else is left.
     """
-    clips = read_corpora(data, ",".join(dict.fromkeys([*_names(recipe.corpora), left_out.partition("/")[0]])))
+    clips = read_clips(data, ",".join(dict.fromkeys([*_names(recipe.corpora), left_out.partition("/")[0]])))
     away = np.array([left_out in (clip.corpus, clip.person) for clip in clips])
     if not away.any() or away.all():
         there = ", ".join(sorted({clip.corpus for clip in clips}))
@@ -465,7 +460,7 @@ def read_prosody(clips: Sequence[VoiceClip], rng: np.random.Generator) -> tuple[
 def _audible(sound: FloatArray) -> FloatArray:
     speech = as_speech(sound, SAMPLE_RATE)
     if speech is None:
-        raise ValueError("a clip of the corpus is silent: leave it out of labels.csv")
+        raise ValueError("a clip of the corpus is silent: take it out of its table")
     return speech
 
 

@@ -121,6 +121,10 @@ class TestDialogueBatch:
 
     def test_training_leaves_things_out_at_random(self) -> None:
         rng = np.random.default_rng(0)
+
+        def sound() -> FloatArray:
+            return rng.standard_normal(16000).astype(np.float32)
+
         made = [dialogue_batch([rows_of(9)] * 4, MATERIAL, rng) for _ in range(30)]
         for batch, labels in made:
             check(batch, labels)
@@ -136,6 +140,10 @@ class TestDialogueBatch:
     def test_voices_beside_words_are_often_of_no_use(self) -> None:
         """Of another emotion, or no voice at all; alone they are what their label says."""
         rng = np.random.default_rng(0)
+
+        def sound() -> FloatArray:
+            return rng.standard_normal(16000).astype(np.float32)
+
         made = [dialogue_batch([rows_of(9)] * 10, MATERIAL, rng) for _ in range(60)]
         mask = torch.cat([batch.mask for batch, _ in made])
         audio = torch.cat([batch.audio[:, 0] for batch, _ in made])
@@ -320,13 +328,15 @@ class TestReadVoices:
     @pytest.fixture
     def clips(self, monkeypatch: pytest.MonkeyPatch) -> list[VoiceClip]:
         rng = np.random.default_rng(0)
+
+        def sound() -> FloatArray:
+            return rng.standard_normal(16000).astype(np.float32)
+
         made = [
-            VoiceClip(
-                f"{name}.wav", rng.standard_normal(16000).astype(np.float32), 0.2, 0.8, number % 7, name, "ravdess"
-            )
+            VoiceClip(f"{name}.wav", sound(), 0.2, 0.8, np.eye(7)[number % 7], np.ones(7, bool), name, "ravdess")
             for number, name in enumerate(("2", "3", "17", "18", "3"))
         ]
-        monkeypatch.setattr(shipped, "read_clips", lambda folder: made)
+        monkeypatch.setattr(shipped, "read_clips", lambda data, corpora: made)
         return made
 
     @pytest.mark.parametrize("validation", [False, True])
@@ -367,14 +377,13 @@ class TestReadFaces:
     @pytest.mark.parametrize("validation", [False, True])
     def test_every_second_image(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: bool) -> None:
         images = torch.arange(7, dtype=torch.uint8).mul(30).view(7, 1, 1, 1).expand(7, 1, 48, 48)
-        monkeypatch.setattr(face_encoder, "read_images", lambda archive: (images, np.arange(7)))
-        archive = tmp_path / "faces.zip"
-        archive.write_bytes(b"faces")
+        monkeypatch.setattr(face_encoder, "read_faces", lambda data, corpus, split: split)
+        monkeypatch.setattr(face_encoder, "as_tensors", lambda split: (images, torch.eye(7)))
         encoder: Any = SimpleNamespace(
             name="looker-1",
             encode=lambda crops: np.array([[crop.mean(), len(crop)] for crop in crops], np.float32),
         )
-        pool = read_faces(archive, encoder, tmp_path / "cache", validation)
+        pool = read_faces(tmp_path, encoder, tmp_path / "cache", validation)
         mine = [1, 3, 5] if validation else [0, 2, 4, 6]
         copies = shipped.COPIES + 1
         assert pool.labels.tolist() == mine * copies
