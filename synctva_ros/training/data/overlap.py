@@ -98,8 +98,8 @@ def without_overlap(
         ids, dialogues = {item.id for item in gone}, {item.dialogue for item in gone} - {""}
         before = len(kept)
         kept = tuple(item for item in kept if item.id not in ids and item.dialogue not in dialogues)
-        whole = f" of {counted(len(dialogues), 'dialogue')}" if dialogues else ""
-        say(f"{sentence}; for that {counted(before - len(kept), 'item')}{whole} of {len(train)} are left out")
+        whole = f" in {counted(len(dialogues), 'dialogue')}" if dialogues else ""
+        say(f"{sentence}; left out for that: {counted(before - len(kept), 'item')}{whole} of {len(train)}")
     if not kept:
         raise ValueError(f"{_named(held_out)} holds all of {_named(train)}: nothing is left to train on")
     return replace(train, items=kept)
@@ -148,7 +148,7 @@ def check(root: Path, names: Iterable[str] = ()) -> Iterator[str]:
         for name in corpus.akin:
             other = find_corpus(name)
             for first, second in ((corpus, other), (other, corpus)):
-                if splits and {"train", "valid"} <= {*_present(root, first)} & {*_present(root, second)}:
+                if splits and "train" in _present(root, first) and "valid" in _present(root, second):
                     yield from _shared(first.read(root, "train"), second.read(root, "valid"))
 
 
@@ -182,7 +182,8 @@ def _described(corpus: CorpusReader, splits: list[Split]) -> Iterator[str]:
         ]
         yield f"  {split.name}: {', '.join(parts)}"
         if copies := _copies(split):
-            yield f"    {counted(len(copies), 'item')} of it are the same as an earlier one, byte by byte"
+            verb = "is" if len(copies) == 1 else "are"
+            yield f"    {counted(len(copies), 'item')} of it {verb} the same as an earlier one, byte by byte"
     if len(splits) == 1:
         yield "  it has one split: hold out people"
 
@@ -255,7 +256,7 @@ def _thumbnails(images: ImageArray) -> FloatArray:
 
 def _unit(images: FloatArray | ImageArray) -> FloatArray:
     """Rows ``[n, pixels]`` whose products are the correlations of the pictures; one without contrast has none."""
-    rows = images.reshape(len(images), -1).astype(np.float32)
+    rows = images.reshape(len(images), images.shape[1] * images.shape[2]).astype(np.float32)
     rows -= rows.mean(1, keepdims=True)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-3)
     return rows
