@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from synctva_ros.sources.files import (
+    FileError,
     LineWriter,
     find_files,
     is_image,
     match_files,
     read_image,
+    read_lines,
+    read_rows,
     read_table,
     shown,
     writing,
@@ -145,6 +148,28 @@ def test_a_malformed_table_is_refused(tmp_path: Path, content: bytes, reason: st
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"t.csv, {reason}"):
         read_table(path, "text")
+
+
+def test_bytes_of_windows_are_read_where_they_are_known_to_be_such(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("\ufefffile,text\na,it\u2019s".encode() + b"\nb,it\x92s\xe2\nc,\x93\x94")
+    rows = list(read_rows(path, ("text",), windows=True))
+    assert [line for line, _ in rows] == [2, 3, 4]
+    assert [row["text"] for _, row in rows] == ["it\u2019s", "it\u2019s\xe2", "\u201c\u201d"]
+    with pytest.raises(FileError, match="line 3: it is not UTF-8") as caught:
+        list(read_rows(path, ("text",)))
+    assert (caught.value.file, caught.value.line, caught.value.remedy) == (path, 3, "save the table as UTF-8")
+    path.write_bytes(b"file,text\na,\x9d")
+    with pytest.raises(FileError, match="line 2: it is neither UTF-8 nor Windows-1252"):
+        list(read_rows(path, ("text",), windows=True))
+
+
+def test_only_a_line_feed_ends_a_line_of_json(tmp_path: Path) -> None:
+    words = "Wait\x85\u2028\u2029\x0b\x0c\x1c what?\r\n"
+    with LineWriter(tmp_path / "o.jsonl") as file:
+        file.write({"text": words})
+        file.write({"text": ""})
+    assert list(read_lines(tmp_path / "o.jsonl")) == [(1, {"text": words}), (2, {"text": ""})]
 
 
 def test_a_name_means_the_file_whose_path_ends_with_it() -> None:

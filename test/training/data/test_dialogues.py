@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synctva_ros.events import EMOTIONS
+from synctva_ros.training.data import registry
 from synctva_ros.training.data.dialogues import (
     CORPORA,
     VECTORS,
@@ -27,6 +29,7 @@ from synctva_ros.training.data.dialogues import (
     read_corpus,
     write_corpus,
 )
+from synctva_ros.training.data.registry import read_split
 
 DATA = Path(os.environ.get("SYNCTVA_DATA", Path(__file__).parents[4] / "shared/data")) / "erc"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"there is no folder {DATA} (SYNCTVA_DATA)")
@@ -108,6 +111,11 @@ def corpora(draw: st.DrawFn) -> Corpus:
             missing = st.just([np.nan] * widths[modality])
             return np.array([draw(row | missing) for _ in range(n)], np.float32)
 
+        def votes(n: int) -> np.ndarray:
+            counts = np.array([draw(st.lists(st.integers(0, 9), min_size=7, max_size=7)) for _ in range(n)], np.float32)
+            counts[counts.sum(1) == 0] = np.nan
+            return counts
+
         times = np.array([sorted(draw(st.tuples(FINITE, FINITE))) for _ in range(n)], np.float32)
         dialogues.append(
             Dialogue(
@@ -118,6 +126,7 @@ def corpora(draw: st.DrawFn) -> Corpus:
                 audio=rows("audio"),
                 vision=rows("vision"),
                 times=times if draw(st.booleans()) else None,
+                votes=votes(n) if labels == EMOTIONS and draw(st.booleans()) else None,
             )
         )
     encoders = {modality: draw(st.sampled_from(["", "encoder-1"])) for modality in widths}
@@ -135,7 +144,7 @@ def test_what_is_written_is_read(corpus: Corpus) -> None:
     assert len(found) == len(corpus)
     for a, b in zip(found.dialogues, corpus.dialogues, strict=True):
         assert (a.id, a.speakers, a.texts) == (b.id, b.speakers, b.texts)
-        for field in ("labels", "audio", "vision", "times"):
+        for field in ("labels", "audio", "vision", "times", "votes"):
             np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
 
 
@@ -260,6 +269,94 @@ def test_absent_files_and_corpora_are_named(tmp_path: Path) -> None:
         (tmp_path / "meld_train.jsonl").write_bytes(nothing)
         with pytest.raises(CorpusError, match="the file is empty"):
             read_corpus(tmp_path, "meld", "train")
+
+
+def write_votes(folder: Path, *votes: Any, identity: str = "d") -> None:
+    (folder / "meld_train_votes.jsonl").write_text(json.dumps({"dialogue": identity, "votes": votes}) + "\n")
+
+
+def test_votes_are_in_the_order_of_the_classes_and_become_soft_labels(tmp_path: Path) -> None:
+    write(tmp_path, dialogue(n=3), dialogue("e"))
+    # The file has an order of its own: neutral, joy, sadness, fear, anger, surprise, disgust.
+    write_votes(tmp_path, [0, 0, 0, 3, 1, 0, 0], None, [0, 5, 0, 0, 0, 0, 0])
+    first, second = read_corpus(tmp_path, "meld", "train").dialogues
+    assert first.votes is not None
+    assert dict(zip(EMOTIONS, first.votes[0], strict=True)) == dict.fromkeys(EMOTIONS, 0) | {"fear": 3, "anger": 1}
+    assert np.isnan(first.votes[1]).all()
+    assert second.votes is None
+
+    hard, soft = (read_split(tmp_path, name, "train") for name in ("meld", "emotionlines"))
+    assert [item.id for item in soft.items] == [item.id for item in hard.items] == ["d:0", "d:1", "d:2", "e:0", "e:1"]
+    assert [item.text for item in soft.items] == [item.text for item in hard.items]
+    targets, known = soft.targets()
+    assert known.all()
+    assert dict(zip(EMOTIONS, targets[0], strict=True)) == dict.fromkeys(EMOTIONS, 0) | {"fear": 0.75, "anger": 0.25}
+    assert targets[2].argmax() == EMOTIONS.index("joy")
+    assert np.isnan(targets).any(1).tolist() == [False, True, False, True, True]
+    assert hard.targets()[0].argmax(1).tolist() == [0, 1, 2, 0, 1]
+    (tmp_path / "meld_train_votes.jsonl").unlink()
+    with pytest.raises(CorpusError, match=r"meld_train_votes\.jsonl: there is no such file"):
+        read_split(tmp_path, "emotionlines", "train")
+
+
+@pytest.mark.parametrize(
+    ("votes", "reason"),
+    [
+        (([1] * 7,), r"train\.jsonl, line 1: dialogue 'd' has 2 utterances, but 1 votes"),
+        (([1] * 7, [1] * 6), r"votes\.jsonl, line 1: vote 2 is \[1, 1, 1, 1, 1, 1\], not 7 counts"),
+        (([1] * 6 + [-1], None), "vote 1 is .* not 7 counts"),
+        (([0.5] * 7, None), "vote 1 is .* not 7 counts"),
+        ((None, [0] * 7), "in vote 2 nobody chose anything"),
+    ],
+)
+def test_votes_that_do_not_fit_are_refused(tmp_path: Path, votes: Any, reason: str) -> None:
+    write(tmp_path, dialogue())
+    write_votes(tmp_path, *votes)
+    with pytest.raises(CorpusError, match=reason):
+        read_corpus(tmp_path, "meld", "train")
+
+
+def test_votes_need_the_seven_classes(tmp_path: Path) -> None:
+    (tmp_path / "iemocap_train.jsonl").write_text("{}")
+    (tmp_path / "iemocap_train_votes.jsonl").write_text("{}")
+    with pytest.raises(CorpusError, match=r"iemocap_train_votes\.jsonl: the corpus has no class neutral"):
+        read_corpus(tmp_path, "iemocap", "train")
+
+
+def test_votes_stay_where_new_vectors_are_written(tmp_path: Path) -> None:
+    write(tmp_path, dialogue())
+    corpus = read_corpus(tmp_path, "meld", "train")
+    write_votes(tmp_path, [1] * 7, None)
+    write_corpus(corpus, tmp_path)
+    assert read_corpus(tmp_path, "meld", "train").dialogues[0].votes is not None
+
+
+def test_a_corpus_in_this_layout_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "KITCHEN = DialogueCorpus(name='kitchen', classes=('calm', 'loud'), language='en', licence='CC0')"
+    (tmp_path / "my_dialogues.py").write_text(
+        f"from synctva_ros.training.data.dialogues import DialogueCorpus\n{line}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint("kitchen", "my_dialogues:KITCHEN", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    record = {"dialogue": "d", "utterances": [{"speaker": "Ann", "text": "Out!", "emotion": "loud"}]}
+    (tmp_path / "kitchen_train.jsonl").write_text(json.dumps(record))
+    assert read_corpus(tmp_path, "kitchen", "train").dialogues[0].labels.tolist() == [1]
+    assert read_split(tmp_path, "kitchen", "train").items[0].target is not None
+    with pytest.raises(CorpusError, match="emovo is not in the layout for dialogues; give one of meld"):
+        read_corpus(tmp_path, "emovo", "train")
+
+
+def test_who_is_the_same_person(tmp_path: Path) -> None:
+    for name, split, identity, speaker, emotion, person in (
+        ("iemocap", "train", "Ses03F_impro06", "M", "neu", "Ses03M"),
+        ("emorynlp", "train", "s1", "['Ross Geller', 'Joey']", "mad", "Ross Geller, Joey"),
+        ("dailydialog", "train", "s1", "0", "joy", ""),
+        ("meld", "train", "s1", "Ross", "joy", "Ross"),
+    ):
+        record = {"dialogue": identity, "utterances": [{"speaker": speaker, "text": "So", "emotion": emotion}]}
+        (tmp_path / f"{name}_{split}.jsonl").write_text(json.dumps(record))
+        assert read_split(tmp_path, name, split).items[0].person == person
 
 
 @needs_data
