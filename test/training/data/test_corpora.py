@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint
@@ -22,32 +23,14 @@ from synctva_ros.training.data.sentences import GROUPS
 
 DATA = Path(os.environ.get("SYNCTVA_DATA", Path(__file__).parents[4] / "shared/data"))
 VOTES = "file,ferplus_image,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
-KITCHEN = '''
-"""What cooks say, in kitchen/SPLIT.csv with the columns words, mood and cook."""
-
-from synctva_ros.training.data.protocol import CorpusReader, Item
-from synctva_ros.training.data.tables import read_table
-
-
-class Kitchen(CorpusReader):
-    def file(self, root, split):
-        return root / "kitchen" / f"{split}.csv"
-
-    def items(self, root, split):
-        def parse(row):
-            return Item(row["words"], self.one_hot(row["mood"]), person=row["cook"], text=row["words"])
-
-        return read_table(self.file(root, split), ("words", "mood", "cook"), parse)
-
-
-KITCHEN = Kitchen(name="kitchen", kind="sentence", classes=("anger", "joy"), language="en", licence="CC0")
-'''
+PAGE = Path(__file__).parents[3] / "docs/corpora.md"
 
 
 @pytest.fixture
 def kitchen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A corpus in a file of its own, as somebody would add it."""
-    (tmp_path / "my_kitchen.py").write_text(KITCHEN)
+    """A corpus in a file of its own, as the page on corpora has it."""
+    _, code = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (tmp_path / "my_kitchen.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     write(tmp_path / "kitchen/train.csv", "words,mood,cook\nOut!,angry,Ann\n\nTaste it.,joy,Bob\n")
     return "my_kitchen:KITCHEN"
