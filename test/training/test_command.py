@@ -16,6 +16,7 @@ from synctva_ros.apps import cli
 from synctva_ros.events import EMOTIONS
 from synctva_ros.training.data.dialogues import Corpus
 from synctva_ros.training.evaluation import ablate
+from synctva_ros.training.evaluation.metrics import MEASURES
 from synctva_ros.training.recipe import Recipe, RobotRecipe, TextRecipe, read_recipe
 from synctva_ros.training.tasks import dialogue as trainer
 from synctva_ros.training.tasks import robot
@@ -56,21 +57,45 @@ def test_a_training_and_its_scores(synctva: Command, tmp_path: Path, capsys: pyt
 
     assert synctva("evaluate", run=out, split="valid", json=scores, report=page) == 0
     printed = capsys.readouterr().out
-    assert "9 utterances, 2 seed(s)" in printed
+    assert "9 utterances in 3 dialogues, 2 seeds" in printed
     assert str(page) in printed.replace("\n", "")
     assert page.read_text().startswith("<!DOCTYPE html>")
     summary = json.loads(scores.read_text())
-    assert set(summary) == {"accuracy", "weighted_f1", "macro_f1", "ece", "per_class", "confusion", "n"}
-    for name in ("accuracy", "weighted_f1", "macro_f1", "ece"):
-        assert set(summary[name]) == {"mean", "std", "seeds"}
+    more = {"per_class", "confusion", "n", "groups", "chosen_on_this_split", "predictions"}
+    assert set(summary) == {*MEASURES, *more}
+    assert summary["chosen_on_this_split"] is True
+    for name in MEASURES:
+        assert set(summary[name]) == {"mean", "std", "interval", "seeds"}
         assert set(summary[name]["seeds"]) == {"1", "3"}
-        assert 0.0 <= summary[name]["mean"] <= 1.0
+        assert summary[name]["mean"] >= 0.0
     assert set(summary["per_class"]) == set(EMOTIONS)
     for figures in summary["per_class"].values():
         assert set(figures) == {"precision", "recall", "f1", "support"}
     assert summary["confusion"]["labels"] == list(EMOTIONS)
     assert len(summary["confusion"]["sum"]) == len(EMOTIONS)
     assert summary["n"] == 9
+
+
+def test_two_runs_are_compared(synctva: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "other"):
+        (tmp_path / "tiny.yaml").write_text(TINY if name == "one" else TINY.replace("epochs: 2", "epochs: 1"))
+        assert synctva("train", out=tmp_path / name, config=tmp_path / "tiny.yaml", seeds="1,2") == 0
+        assert synctva("evaluate", run=tmp_path / name, split="valid", json=tmp_path / f"{name}.json") == 0
+    capsys.readouterr()
+    assert cli.main(["compare", str(tmp_path / "one.json"), str(tmp_path / "other.json")]) == 0
+    printed = capsys.readouterr().out
+    assert f"A: {tmp_path / 'one.json'} (2 seeds)" in printed
+    assert "9 items in 3 dialogues, which were drawn for the intervals" in printed
+    assert "95 % interval" in printed.splitlines()[-1]
+
+
+def test_a_page_without_matplotlib_is_refused_before_the_work(
+    synctva: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    (tmp_path / "run").mkdir()  # there is no run in it, which would be said next
+    assert synctva("evaluate", run=tmp_path / "run", split="valid", report=tmp_path / "page.html") == 1
+    assert "--report draws with matplotlib, which is not here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("model", ["gru", "mlp"])
@@ -86,7 +111,7 @@ def test_one_table_of_all_variants(synctva: Command, tmp_path: Path, capsys: pyt
     (tmp_path / "tiny.yaml").write_text(TINY.replace("epochs: 2", "epochs: 1"))
     assert synctva("ablate", out=tmp_path / "out", config=tmp_path / "tiny.yaml") == 0
     printed = capsys.readouterr().out
-    assert "meld valid, causal context, 1 seed(s)" in printed
+    assert "meld valid, by which the epochs were chosen; causal context, 1 seed\n" in printed
     rows = [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("| ")]
     assert rows == ["variant", *json.loads((tmp_path / "out" / "ablation.json").read_text())]
     assert {"whole", "without memory", "without cross-attention", "audio alone", "reference gru"} <= set(rows)
@@ -267,7 +292,7 @@ def test_the_parser_loads_nothing_heavy() -> None:
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "score", "ablate", "extract", "train-encoder"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "score", "compare", "ablate", "extract", "train-encoder"])
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main([command, "--help"])

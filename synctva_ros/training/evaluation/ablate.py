@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,14 @@ import numpy as np
 
 from synctva_ros.events import MODALITIES
 from synctva_ros.network.synctva import GRAPHS
+from synctva_ros.plural import counted
 from synctva_ros.training.data.dialogues import Corpus, read_corpus
+from synctva_ros.training.data.text_vectors import encode_texts
+from synctva_ros.training.evaluation.compare import difference, p_shown
 from synctva_ros.training.evaluation.evaluate import evaluate
+from synctva_ros.training.evaluation.metrics import INTERVAL, MEASURES, Scores
 from synctva_ros.training.recipe import Recipe
-from synctva_ros.training.tasks.dialogue import Context, prepare, train, usable
+from synctva_ros.training.tasks.dialogue import Context, Run, RunError, erc_folder, prepare, train, usable
 
 
 def variants(recipe: Recipe, modalities: str) -> dict[str, tuple[Recipe, str]]:
@@ -60,25 +65,45 @@ def ablate(
     What is there already is not trained again. A variant whose modalities leave an utterance with nothing is left out,
     and ``report`` gets the reason.
 
+    Before it begins, ``report`` gets how many trainings there are, and after the first ones how long the rest takes.
+
     Returns:
-        For each variant what ``metrics.summarise`` returns.
+        For each variant what ``metrics.summarise`` returns, and as ``difference`` how its weighted F1 differs from that
+        of the whole: ``difference``, ``interval`` and ``p`` as in ``compare.difference``.
 
     Raises:
-        ValueError: the recipe is not for Sync-TVA; or as in ``trainer.train`` and ``evaluate.evaluate``.
+        ValueError: the recipe is not for Sync-TVA; or as in ``dialogue.train`` and ``evaluate.evaluate``.
     """
     if recipe.model != "sync-tva":
         raise ValueError(f"the recipe is for {recipe.model!r}, which has no parts to leave out: give one for sync-tva")
-    splits = [read_corpus(data, corpus, name) for name in ("train", "valid")]
-    results = {}
-    for name, (varied, letters) in variants(recipe, usable(splits[0], modalities)).items():
+    splits = [read_corpus(erc_folder(data), corpus, name) for name in ("train", "valid")]
+    used = usable(splits[0], modalities)
+    wanted = {}
+    for name, (varied, letters) in variants(recipe, used).items():
         if name != "whole" and (reason := _lonely(splits, letters)):
             report(f"{name}: left out ({reason})")
-            continue
-        folder = out / name.replace(" ", "-")
+        else:
+            wanted[name] = varied, letters
+    folders = {name: out / name.replace(" ", "-") for name in wanted}
+    left = {name: _unfinished(folder, seeds) for name, folder in folders.items()}
+    total, before = len(wanted) * len(seeds), len(wanted) * len(seeds) - sum(left.values())
+    report(
+        f"{counted(total, 'training')}: {counted(len(wanted), 'variant')}, {counted(len(seeds), 'seed')} each"
+        + (f"; {before} finished before" if before else "")
+    )
+    if "t" in used and total > before:
+        began = time.monotonic()
+        encode_texts(splits, recipe, cache, progress)
+        report(f"encoding the text took {duration(time.monotonic() - began)}")
+    results: dict[str, dict[str, Any]] = {}
+    scores: dict[str, list[Scores]] = {}
+    told = False
+    for name, (varied, letters) in wanted.items():
+        began = time.monotonic()
         train(
             data,
             corpus,
-            folder,
+            folders[name],
             varied,
             context=context,
             modalities=letters,
@@ -86,10 +111,38 @@ def ablate(
             cache=cache,
             device=device,
             progress=progress,
-            report=lambda line, name=name: report(f"{name}: {line}"),  # type: ignore[misc]
+            # Whether a robot could use it is of no interest here.
+            report=lambda line, name=name: report(f"{name}: {line}") if line.startswith("seed ") else None,  # type: ignore[misc]
         )
-        results[name] = evaluate(folder, data, corpus, "valid", cache=cache, device=device, progress=progress).summary
+        spent, done = time.monotonic() - began, left.pop(name)
+        if done and sum(left.values()) and not told:
+            told = True
+            report(
+                f"{counted(done, 'training')} took {duration(spent)}: the other {sum(left.values())} will take about "
+                f"{duration(spent / done * sum(left.values()))}"
+            )
+        found = evaluate(folders[name], data, corpus, "valid", cache=cache, device=device, progress=progress)
+        scores[name] = list(found.predictions.scores().values())
+        results[name] = found.summary
+        if name != "whole":
+            differs = difference(scores[name], scores["whole"])["measures"]["weighted_f1"]
+            results[name]["difference"] = {key: differs[key] for key in ("difference", "interval", "p")}
     return results
+
+
+def _unfinished(folder: Path, seeds: Sequence[int]) -> int:
+    """How many of the seeds are still to be trained."""
+    try:
+        return len(set(seeds) - set(Run.read(folder).seeds(folder)))
+    except RunError:
+        return len(seeds)
+
+
+def duration(seconds: float) -> str:
+    """A time for people, in seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _lonely(splits: Sequence[Corpus], modalities: str) -> str:
@@ -105,18 +158,22 @@ def _lonely(splits: Sequence[Corpus], modalities: str) -> str:
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """The results as a Markdown table, in percent, with the difference to the whole."""
-    whole = results["whole"]["weighted_f1"]["mean"]
-    rows = ["| variant | weighted F1 | difference | macro F1 | calibration error |", "|---|---|---|---|---|"]
+    """The results as a Markdown table, in percent, with the difference to the whole and its interval."""
+    rows = [
+        f"| variant | weighted F1 | difference | {INTERVAL} | p | macro F1 | calibration error |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name, summary in results.items():
-        figure = {
-            m: f"{100 * summary[m]['mean']:.1f} ± {100 * summary[m]['std']:.1f}"
+        weighted, macro, error = (
+            MEASURES[m].number(summary[m]["mean"])
+            + ("" if summary[m]["std"] is None else f" ± {MEASURES[m].number(summary[m]['std'])}")
             for m in ("weighted_f1", "macro_f1", "ece")
-        }
-        difference = 100 * (summary["weighted_f1"]["mean"] - whole)
-        rows.append(
-            f"| {name} | {figure['weighted_f1']} | {difference:+.1f} | {figure['macro_f1']} | {figure['ece']} |"
         )
+        differs = summary.get("difference", {})
+        by = f"{100 * differs['difference']:+.1f}" if differs else ""
+        bounds = " to ".join(f"{100 * bound:+.1f}" for bound in differs.get("interval") or ())
+        p = "" if differs.get("p") is None else p_shown(differs["p"])
+        rows.append(f"| {name} | {weighted} | {by} | {bounds} | {p} | {macro} | {error} |")
     return "\n".join(rows)
 
 

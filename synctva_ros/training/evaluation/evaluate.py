@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,24 @@ import numpy as np
 import torch
 
 from synctva_ros.encoders.adapter import ARCHITECTURE as ADAPTER
-from synctva_ros.events import MODALITIES, FloatArray
+from synctva_ros.events import MODALITIES
 from synctva_ros.network.weights import load
-from synctva_ros.training.data.dialogues import VECTORS, Corpus, IntArray, as_recognised, read_corpus
+from synctva_ros.plural import counted
+from synctva_ros.training.data.dialogues import VECTORS, Corpus, as_recognised, read_corpus
 from synctva_ros.training.data.text_vectors import encode_texts
-from synctva_ros.training.evaluation.metrics import score, summarise
-from synctva_ros.training.evaluation.report import ReportData, write_report
+from synctva_ros.training.evaluation.metrics import CHOSEN_HERE, CLASS_MEASURES, INTERVAL, MEASURES, summarise
+from synctva_ros.training.evaluation.predictions import Predictions
+from synctva_ros.training.loop import LOG, read_log
 from synctva_ros.training.recipe import Recipe
-from synctva_ros.training.tasks.dialogue import DESCRIPTION, Run, RunError, collate, load_network, prepare
+from synctva_ros.training.tasks.dialogue import (
+    DESCRIPTION,
+    Run,
+    RunError,
+    collate,
+    erc_folder,
+    load_network,
+    prepare,
+)
 from synctva_ros.weights import WEIGHTS, files
 
 _DIALOGUES = 16  # a step
@@ -30,15 +41,16 @@ class Evaluation:
 
     Attributes:
         run: what was trained.
-        summary: JSON-ready, see ``metrics.summarise``.
-        probabilities: of each seed ``[n, C]``, calibrated.
-        labels: ``[n]``.
+        summary: JSON-ready: what ``metrics.summarise`` returns, and ``chosen_on_this_split``, whether the epoch and the
+            temperature were chosen by these utterances: the figures are then a little too good.
+        predictions: calibrated probabilities, and the truth.
+        seconds: what encoding the text and what the networks took.
     """
 
     run: Run
     summary: dict[str, Any]
-    probabilities: dict[int, FloatArray]
-    labels: IntArray
+    predictions: Predictions
+    seconds: tuple[float, float]
 
 
 def evaluate(
@@ -71,11 +83,11 @@ def evaluate(
         CorpusError: the corpus cannot be used.
         WeightsError: the weights of a seed cannot be used.
     """
-    run, networks = _trained(folder)
+    run, networks, chosen_on = _trained(folder)
     used = run.modalities if modalities is None else modalities
     if not used or set(used) - set(run.modalities):
         raise RunError(f"{folder} was trained with the modalities {run.modalities!r}, not {used!r}: name some of those")
-    read = read_corpus(data, corpus, split)
+    read = read_corpus(erc_folder(data), corpus, split)
     if recognised:
         plain = (replace(d, texts=tuple(map(as_recognised, d.texts))) for d in read.dialogues)
         read = replace(read, dialogues=tuple(plain))
@@ -85,6 +97,7 @@ def evaluate(
             f"{', '.join(read.labels)}: evaluate it on a corpus of the same classes"
         )
     _check_vectors(folder, run, read, used)
+    began = time.monotonic()
     text = np.zeros((len(read), run.widths[0]), np.float32)
     if "t" in used:
         (text,), name, _ = encode_texts([read], run.recipe, cache, progress)
@@ -93,6 +106,7 @@ def evaluate(
                 f"{folder} was trained with the text encoder {run.encoders['text']}, here it is {name}: install or "
                 "configure the same one"
             )
+    encoded = time.monotonic()
     dialogues = prepare(read, text, used, run.widths)
     steps = [collate(dialogues[first : first + _DIALOGUES]) for first in range(0, len(dialogues), _DIALOGUES)]
     labels = np.concatenate([wanted.numpy() for _, wanted in steps])
@@ -103,15 +117,25 @@ def evaluate(
         with torch.inference_mode():
             parts = [model.probabilities(model(batch.to(where))).double().cpu().numpy() for batch, _ in steps]  # type: ignore[operator]
         probabilities[seed] = np.concatenate(parts)
-    scores = {seed: score(of_seed, labels, run.labels) for seed, of_seed in probabilities.items()}
-    return Evaluation(run, summarise(scores), probabilities, labels)
+    predictions = Predictions(
+        names=run.labels,
+        items=tuple(f"{d.id}/{number}" for d in read.dialogues for number in range(1, 1 + len(d.texts))),
+        groups=tuple(d.id for d in read.dialogues for _ in d.texts),
+        unit="dialogue",
+        labels=labels,
+        probabilities=probabilities,
+    )
+    seconds = (encoded - began, time.monotonic() - encoded)
+    summary = summarise(predictions.scores())
+    summary["chosen_on_this_split"] = f"{corpus} {split}" in chosen_on
+    return Evaluation(run, summary, predictions, seconds)
 
 
-def _trained(folder: Path) -> tuple[Run, dict[int, Path]]:
-    """What was trained, and the folder of each seed's network."""
+def _trained(folder: Path) -> tuple[Run, dict[int, Path], tuple[str, ...]]:
+    """What was trained, the folder of each seed's network, and by which splits epoch and temperature were chosen."""
     if (folder / DESCRIPTION).is_file() or not (folder / files.DESCRIPTION).is_file():
         run = Run.read(folder)
-        return run, {seed: folder / f"seed-{seed}" for seed in run.seeds(folder)}
+        return run, {seed: folder / f"seed-{seed}" for seed in run.seeds(folder)}, (f"{run.corpus} valid",)
     model, described = load(folder)
     config = model.config
     encoders = [described.encoders[name] for name in MODALITIES]
@@ -127,7 +151,9 @@ def _trained(folder: Path) -> tuple[Run, dict[int, Path]]:
         widths=config.widths,
         recipe=Recipe(text_adapter=adapter),
     )
-    return run, {int(described.training.get("seed", 0)): folder}
+    about = described.training
+    chosen_on = about.get("chosen_on", [f"{about['corpus']} valid"] if "corpus" in about else [])
+    return run, {int(about.get("seed", 0)): folder}, tuple(chosen_on)
 
 
 def _adapters() -> dict[str, str]:
@@ -156,42 +182,62 @@ def _check_vectors(folder: Path, run: Run, corpus: Corpus, used: str) -> None:
 
 
 def write_page(found: Evaluation, folder: Path, corpus: str, split: str, path: Path) -> None:
-    """Write the page with the plots: confusion, reliability, classes, training curves."""
-    run, seeds = found.run, list(found.probabilities)
-    curves = {}
-    for seed in seeds:
-        file = folder / f"seed-{seed}" / "curves.json"
-        curves[seed] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    """Write the page with the plots: confusion, reliability, classes, training curves.
+
+    Raises:
+        ImportError: there is no matplotlib.
+    """
+    from synctva_ros.training.evaluation.report import ReportData, write_report
+
+    run, seeds = found.run, list(found.predictions.probabilities)
     write_report(
         ReportData(
             title=f"{run.recipe.model} on {corpus} {split}",
-            subtitle=f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}, {run.context} context, modalities "
+            subtitle=f"{counted(len(seeds), 'seed')}, {run.context} context, modalities "
             f"{', '.join(m for m in run.encoders if m[0] in run.modalities)}",
             names=run.labels,
             summary=found.summary,
-            probabilities=found.probabilities,
-            labels=found.labels,
-            curves=curves,
+            probabilities=found.predictions.probabilities,
+            labels=found.predictions.labels,
+            curves={seed: _curves(folder / f"seed-{seed}") for seed in seeds},
             notes=(f"Trained on {run.corpus}; text encoder {run.encoders['text']}.",),
         ),
         path,
     )
 
 
-def print_scores(summary: dict[str, Any]) -> None:
+def _curves(folder: Path) -> dict[str, list[float]]:
+    """What was measured after each epoch, and which was chosen; empty where there is no log."""
+    from synctva_ros.training.evaluation.report import CHOSEN_EPOCH
+
+    if not (folder / LOG).is_file():
+        return {}
+    columns = {name: values for name, values in read_log(folder / LOG).items() if name not in ("epoch", "seconds")}
+    about = json.loads((folder / files.DESCRIPTION).read_bytes())["training"]
+    return columns | {CHOSEN_EPOCH: [about["epoch"]]}
+
+
+def print_scores(found: Evaluation) -> None:
     """Print the figures for people."""
     from rich.console import Console
     from rich.table import Table
 
+    summary, seeds = found.summary, list(found.predictions.probabilities)
     console = Console(highlight=False)
-    console.print(f"{summary['n']} utterances, {len(summary['accuracy']['seeds'])} seed(s)")
-    names = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "macro_f1": "macro F1", "ece": "calibration error"}
-    for name, title in names.items():
-        console.print(f"{title:18s} {100 * summary[name]['mean']:5.1f} ± {100 * summary[name]['std']:.1f} %")
+    groups = summary["groups"]
+    console.print(
+        f"{counted(summary['n'], 'utterance')} in {counted(groups['n'], groups['unit'])}, {counted(len(seeds), 'seed')}"
+    )
+    if summary["chosen_on_this_split"]:
+        console.print(CHOSEN_HERE)
+    for name, measure in MEASURES.items():
+        console.print(f"{measure.title:18s} {measure.shown(summary[name], 5)}")
     table = Table("class", "F1", "precision", "recall", "utterances")
     for name, figures in summary["per_class"].items():
-        cells = [
-            f"{100 * figures[m]['mean']:.1f} ± {100 * figures[m]['std']:.1f}" for m in ("f1", "precision", "recall")
-        ]
+        cells = [CLASS_MEASURES[m].shown(figures[m]) for m in ("f1", "precision", "recall")]
         table.add_row(name, *cells, str(figures["support"]))
     console.print(table)
+    text, networks = found.seconds
+    several = f" ± is the deviation over {len(seeds)} seeds." if len(seeds) > 1 else ""
+    console.print(f"In brackets: {INTERVAL} over the {groups['unit']}s.{several}" if groups["n"] > 1 else "")
+    console.print(f"Encoding the text took {text:.1f} s, the networks {networks:.1f} s.")

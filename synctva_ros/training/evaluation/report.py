@@ -22,24 +22,21 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from synctva_ros.events import FloatArray
 from synctva_ros.sources.files import writing
-from synctva_ros.training.evaluation.metrics import CLASS_MEASURES, MEASURES, IntArray, Scores, reliability, summarise
+from synctva_ros.training.evaluation.metrics import (
+    BINS,
+    CHOSEN_HERE,
+    CLASS_MEASURES,
+    INTERVAL,
+    MEASURES,
+    IntArray,
+    Measure,
+    Scores,
+    reliability,
+    summarise,
+)
 
 CHOSEN_EPOCH = "chosen_epoch"
-BINS = 15
 WIDTH = 4.2  # inches, at which 9 point letters are still 9 pixels high on a phone
-#: What each of ``MEASURES`` is called on the page, and what it says.
-MEANINGS = {
-    "accuracy": ("Accuracy", "Share of the utterances whose emotion it names correctly."),
-    "weighted_f1": (
-        "Weighted F1",
-        "Mean F1 of the emotions, each as heavy as it is frequent: the figure that papers compare.",
-    ),
-    "macro_f1": ("Macro F1", "Mean F1 of the emotions, all equally heavy: low if rare ones are missed."),
-    "ece": (
-        "Calibration error",
-        "How far its confidence is from how often it is right. The one figure here that should be small.",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class ReportData:
         title: such as "sync-tva on meld valid".
         subtitle: such as "5 seeds, full context".
         names: the C classes in the order of the outputs.
-        summary: what ``metrics.summarise`` returns.
+        summary: what ``metrics.summarise`` returns; ``chosen_on_this_split`` beside it is said on the page.
         probabilities: per seed ``[n, C]``.
         labels: the true classes ``[n]``.
         curves: per seed what was measured after each epoch, by name. Names such as "train_loss" and "valid_loss" are
@@ -136,22 +133,15 @@ def write_scores(
 
 
 def draw_classes(data: ReportData, theme: Theme) -> Figure:
-    """Bars: F1 of each class with its deviation over the seeds, and beside it how many utterances there are."""
+    """Bars: F1 of each class with its interval, and beside it how many utterances there are."""
     classes = [data.summary["per_class"][name] for name in data.names]
     figure = Figure((WIDTH, 0.8 + 0.34 * len(classes)), layout="constrained")
     quality, support = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
     rows = np.arange(len(classes))
     quality.barh(rows, [c["f1"]["mean"] for c in classes], 0.62, color=theme.bar)
-    if len(data.probabilities) > 1:
-        quality.errorbar(
-            [c["f1"]["mean"] for c in classes],
-            rows,
-            xerr=[c["f1"]["std"] for c in classes],
-            fmt="none",
-            ecolor=theme.ink,
-            elinewidth=1.2,
-            capsize=2.5,
-        )
+    for row, bounds in zip(rows, (c["f1"]["interval"] for c in classes), strict=True):
+        if bounds is not None:
+            quality.plot(bounds, [row, row], color=theme.ink, linewidth=1.2, marker="|", markersize=5)
     quality.set(xlim=(0, 1), yticks=rows, yticklabels=data.names)
     quality.set_title("F1", fontsize=9, loc="left")
     quality.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
@@ -321,9 +311,13 @@ def _svg(draw: Callable[[ReportData, Theme], Figure], data: ReportData, theme: T
     return f"data:image/svg+xml;base64,{base64.b64encode(written.getvalue()).decode()}"
 
 
-def _percent(figure: dict[str, Any], deviation: bool) -> str:
-    mean = f"{100 * figure['mean']:.1f}"
-    return f"{mean} <span>± {100 * figure['std']:.1f}</span>" if deviation else mean
+def _figure(measure: Measure, figure: dict[str, Any], strong: bool = False) -> str:
+    """A figure as HTML, with its deviation and its interval below."""
+    mean = measure.number(figure["mean"])
+    html = f"<strong>{mean}</strong>" if strong else mean
+    if figure["std"] is not None:
+        html += f" <span>± {measure.number(figure['std'])}</span>"
+    return html + (f" <span>{bounds}</span>" if (bounds := measure.bounds(figure["interval"]).strip()) else "")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -346,23 +340,24 @@ def _headline(data: ReportData) -> str:
         "accuracy": share,
         "weighted_f1": share * f1,
         "macro_f1": f1 / sum(support > 0 for support in supports.values()),
+        "unweighted_recall": 1 / sum(support > 0 for support in supports.values()),
     }
     rows = [
         (
-            f"{MEANINGS[measure][0]}<small>{MEANINGS[measure][1]}</small>",
-            f"<strong>{_percent(data.summary[measure], several)}</strong>",
-            f"{100 * baseline[measure]:.1f}" if measure in baseline else "",
+            f"{_title(measure)}<small>{measure.meaning}</small>",
+            _figure(measure, data.summary[name], strong=True),
+            measure.number(baseline[name]) if name in baseline else "",
         )
-        for measure in MEASURES
+        for name, measure in MEASURES.items()
     ]
     html = f"<p>The last column: what always answering “{escape(commonest)}”, the commonest class, would give.</p>"
     html += _table(("in %", "this model", f"always “{escape(commonest)}”"), rows)
     if several:
         seeds = [
-            (seed, *(f"{100 * data.summary[measure]['seeds'][seed]:.1f}" for measure in MEASURES))
+            (seed, *(measure.number(data.summary[name]["seeds"][seed]) for name, measure in MEASURES.items()))
             for seed in data.summary["accuracy"]["seeds"]
         ]
-        head = ("seed", *(MEANINGS[measure][0] for measure in MEASURES))
+        head = ("seed", *map(_title, MEASURES.values()))
         html += f"<details><summary>Each seed</summary>{_table(head, seeds)}</details>"
     return html
 
@@ -371,12 +366,16 @@ def _classes(data: ReportData) -> str:
     rows = [
         (
             escape(name),
-            *(_percent(data.summary["per_class"][name][m], len(data.probabilities) > 1) for m in CLASS_MEASURES),
+            *(_figure(measure, data.summary["per_class"][name][m]) for m, measure in CLASS_MEASURES.items()),
             str(data.summary["per_class"][name]["support"]),
         )
         for name in data.names
     ]
-    return _table(("in %", "Precision", "Recall", "F1", "Utterances"), rows)
+    return _table(("in %", *map(_title, CLASS_MEASURES.values()), "Utterances"), rows)
+
+
+def _title(measure: Measure) -> str:
+    return measure.title[0].upper() + measure.title[1:]
 
 
 def _mistakes(data: ReportData) -> str:
@@ -402,8 +401,16 @@ def _page(data: ReportData) -> str:
         f"It was trained {seeds} times from different random beginnings (seeds). Figures are the mean over the seeds "
         "± their standard deviation."
         if seeds > 1
-        else "It was trained once (one seed), so how much of the figures is chance is not known."
+        else "It was trained once (one seed), so how much of the figures is chance of the training is not known."
     )
+    groups = data.summary["groups"]
+    drawn = (
+        f"In brackets: with other {escape(groups['unit'])}s than these {groups['n']} the figures would be within these "
+        f"bounds in {INTERVAL.partition(' i')[0]} of all cases ({INTERVAL})."
+        if groups["n"] > 1
+        else f"There is one {escape(groups['unit'])} only, so how much of the figures is its own is not known."
+    )
+    chosen = f"<p><strong>{CHOSEN_HERE}</strong></p>" if data.summary.get("chosen_on_this_split") else ""
     together = f", all {seeds} seeds together" if seeds > 1 else ""
     curves = (
         "<p>What was measured after each pass over the training data (epoch), dotted on the data it learns from and "
@@ -436,7 +443,7 @@ th, td {{ padding: 0.4rem 0 0.4rem 0.7rem; border-bottom: 1px solid var(--line);
   vertical-align: top; font-weight: normal; }}
 th:first-child {{ padding-left: 0; text-align: left; }}
 td {{ white-space: nowrap; }}
-@media (max-width: 30rem) {{ td span {{ display: block; font-size: 0.8em; color: var(--faint); }} }}
+td span {{ display: block; font-size: 0.8em; color: var(--faint); }}
 thead th {{ color: var(--faint); vertical-align: bottom; }}
 details {{ margin-top: 0.75rem; }}
 summary {{ cursor: pointer; }}
@@ -448,7 +455,8 @@ img {{ display: block; width: 100%; height: auto; }}
 <h1>{escape(data.title)}</h1>
 <p class="subtitle">{escape(data.subtitle)}</p>
 <p>The model was asked which of {len(data.names)} classes ({names}) each of {data.summary["n"]} utterances belongs to.
-{trained}</p>
+{trained} {drawn}</p>
+{chosen}
 <h2>In short</h2>
 {_headline(data)}
 <h2>Each class</h2>

@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synctva_ros.events import EMOTIONS, FloatArray
+from synctva_ros.plural import counted
 from synctva_ros.sources.files import find_files, match_files, read_lines, read_table, shown
 from synctva_ros.training.data.dialogues import IntArray, class_index
-from synctva_ros.training.evaluation.metrics import Scores, score
-from synctva_ros.training.evaluation.report import write_scores
+from synctva_ros.training.evaluation.metrics import INTERVAL, MEASURES, Scores, score, summarise
+from synctva_ros.training.evaluation.predictions import NO_ANSWER, Predictions
 
-NO_ANSWER = "no answer"
+#: Figures of the answers as choices, to which no answer belongs as a wrong one, and those of how sure they are.
+CHOICES = ("accuracy", "unweighted_recall", "weighted_f1", "macro_f1")
+CONFIDENCES = ("ece", "log_loss")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,7 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Judgement:
     """Answers and truth of n files.
 
     Attributes:
@@ -36,12 +39,14 @@ class Comparison:
         files: as the labels name them.
         labels: the true classes ``[n]``.
         answers: None for a file of which nothing was said.
+        persons: who is heard or seen in each file; empty where the labels do not say.
     """
 
     names: tuple[str, ...]
     files: tuple[str, ...]
     labels: IntArray
     answers: tuple[Answer | None, ...]
+    persons: tuple[str, ...] = ()
 
     @property
     def answered(self) -> NDArray[np.bool_]:
@@ -53,15 +58,31 @@ class Comparison:
         """Those of the files with an answer: ``[answered, C]``, each summing to 1."""
         return np.stack([answer.probabilities for answer in self.answers if answer is not None])
 
+    @property
+    def predictions(self) -> Predictions:
+        """The answers in the form that can be compared with others'."""
+        nothing = np.full(len(self.names), np.nan, np.float32)
+        return Predictions(
+            names=self.names,
+            items=self.files,
+            groups=self.persons or self.files,
+            unit="person" if self.persons else "file",
+            labels=self.labels,
+            probabilities={
+                0: np.stack([nothing if answer is None else answer.probabilities for answer in self.answers])
+            },
+        )
 
-def compare(recognised: Path, labels: Path | None, warn: Callable[[str], None]) -> Comparison:
+
+def judge(recognised: Path, labels: Path | None, warn: Callable[[str], None]) -> Judgement:
     """Put what was recognised beside the truth.
 
     Args:
         recognised: JSON lines of ``synctva recognize``. Of several utterances of a file the probabilities are averaged,
             each as heavy as it is long.
-        labels: a CSV table with the columns ``file`` and ``emotion``, or a folder with a folder per class, whose files
-            are of this class. None: a file's class is the name of its folder; which have no answer is not known.
+        labels: a CSV table with the columns ``file`` and ``emotion``, and ``actor`` where it is known, or a folder with
+            a folder per class, whose files are of this class. None: a file's class is the name of its folder; which
+            have no answer is not known.
         warn: called with one sentence about labels that are none of the network's classes, and with one about answers
             that no label is there for; both are left out.
 
@@ -78,6 +99,10 @@ def compare(recognised: Path, labels: Path | None, warn: Callable[[str], None]) 
         rows = read_table(labels, "emotion")
         written = {file: (name, f"line {line}") for file, (line, name) in rows.items()}
     try:
+        persons = read_table(labels, "actor") if labels is not None and labels.is_file() else {}
+    except ValueError:  # a column that need not be there; all else was found to be right
+        persons = {}
+    try:
         meant = match_files(written, list(answers))
     except ValueError as error:
         raise ValueError(f"{shown(labels or recognised)}: {error}") from error
@@ -86,25 +111,29 @@ def compare(recognised: Path, labels: Path | None, warn: Callable[[str], None]) 
     if foreign := [written[file] for file, number in classes.items() if number is None]:
         examples = ", ".join([f"{where}: {name!r}" for name, where in foreign[:3]] + ["..."] * (len(foreign) > 3))
         sentence = (
-            f"{shown(labels or recognised)}: {len(foreign)} of {len(written)} files have a class that is none of "
-            f"{', '.join(names)} ({examples})"
+            f"{shown(labels or recognised)}: {len(foreign)} of {counted(len(written), 'file')} "
+            f"{'has' if len(foreign) == 1 else 'have'} a class that is none of {', '.join(names)} ({examples})"
         )
         if not truth:
             raise ValueError(f"{sentence}; rename the classes")
-        warn(f"{sentence}; they are left out")
+        warn(f"{sentence}; left out")
     labelled = set(meant.values())
     meant = {name: file for name, file in meant.items() if name in truth}
     if not meant:
         example = f", such as {next(iter(truth))}," if truth else ""
         raise ValueError(
-            f"{shown(labels or recognised)}: none of its {len(truth)} files{example} is in {shown(recognised)}, which "
-            f"names {next(iter(answers))}; give the labels of the same files"
+            f"{shown(labels or recognised)}: none of its {counted(len(truth), 'file')}{example} is in "
+            f"{shown(recognised)}, which names {next(iter(answers))}; give the labels of the same files"
         )
     if len(labelled) < len(answers):
         without = next(file for file in answers if file not in labelled)
-        warn(f"{len(answers) - len(labelled)} files have no label and are left out, such as {without}")
-    return Comparison(
-        names, tuple(truth), np.array(list(truth.values())), tuple(answers.get(meant.get(file, "")) for file in truth)
+        warn(f"left out: {counted(len(answers) - len(labelled), 'file')} without a label, such as {without}")
+    return Judgement(
+        names,
+        tuple(truth),
+        np.array(list(truth.values())),
+        tuple(answers.get(meant.get(file, "")) for file in truth),
+        tuple(persons[file][1] for file in truth) if persons else (),
     )
 
 
@@ -150,7 +179,7 @@ def _together(utterances: Sequence[tuple[float, FloatArray, bool]]) -> Answer:
     return Answer(mean.astype(np.float32), all(uncertain for _, _, uncertain in utterances))
 
 
-def figures(found: Comparison) -> dict[str, Any]:
+def figures(found: Judgement) -> dict[str, Any]:
     """All figures, ready for JSON.
 
     Returns:
@@ -161,51 +190,48 @@ def figures(found: Comparison) -> dict[str, Any]:
               "accuracy", "unweighted_recall", "weighted_f1", "macro_f1",    a file without an answer is wrong
               "recall": {"joy": {"recall": 0.5, "n": 4}, ...},               the same
               "answered_only": {"accuracy", "unweighted_recall", "weighted_f1", "macro_f1"},
-              "ece",                                                         of the answers
+              "ece", "log_loss",                                             of the answers
+              "intervals": {"accuracy": [0.4, 0.7], ...},                    of each of these; None with one group
+              "groups": {"unit": "person", "n": 8},                          which were drawn for the intervals
               "uncertain": 0.1,                                              share of the answers
               "accuracy_if_certain": 0.8,                                    null if all are UNCERTAIN
               "confusion": {"true": [...], "said": [..., "no answer"], "counts": [[...]]}
             }
     """
-    classes, answered = len(found.names), found.answered
-    probabilities = found.probabilities
-    # No answer is an answer that is never right.
-    with_silence = np.zeros((len(found.labels), classes + 1), np.float32)
-    with_silence[:, classes] = ~answered
-    with_silence[answered, :classes] = probabilities
-    everything = score(with_silence, found.labels, (*found.names, NO_ANSWER))
-    answers = score(probabilities, found.labels[answered], found.names)
+    answered, said = found.answered, found.predictions
+    everything = said.scores(silence=True)[0]
+    answers = _answered(said, answered)
     certain = np.array([not answer.uncertain for answer in found.answers if answer is not None])
-    right = probabilities.argmax(1) == found.labels[answered]
+    right = found.probabilities.argmax(1) == found.labels[answered]
+    of_all, of_answers = summarise({0: everything}), summarise({0: answers})
     return {
         "n": len(found.labels),
         "answered": int(answered.sum()),
         "no_answer": int((~answered).sum()),
-        **_measures(everything),
+        **{name: getattr(everything, name) for name in CHOICES},
         "recall": {
             name: {"recall": of_class.recall, "n": of_class.support}
             for name, of_class in everything.per_class.items()
             if name != NO_ANSWER
         },
-        "answered_only": _measures(answers),
-        "ece": answers.ece,
+        "answered_only": {name: getattr(answers, name) for name in CHOICES},
+        **{name: getattr(answers, name) for name in CONFIDENCES},
+        "intervals": {name: of_all[name]["interval"] for name in CHOICES}
+        | {name: of_answers[name]["interval"] for name in CONFIDENCES},
+        "groups": of_all["groups"],
         "uncertain": float(1.0 - certain.mean()),
         "accuracy_if_certain": float(right[certain].mean()) if certain.any() else None,
         "confusion": {
             "true": list(found.names),
             "said": [*found.names, NO_ANSWER],
-            "counts": everything.confusion[:classes].tolist(),
+            "counts": everything.confusion[: len(found.names)].tolist(),
         },
     }
 
 
-def _measures(scores: Scores) -> dict[str, float]:
-    return {
-        "accuracy": scores.accuracy,
-        "unweighted_recall": scores.unweighted_recall,
-        "weighted_f1": scores.weighted_f1,
-        "macro_f1": scores.macro_f1,
-    }
+def _answered(said: Predictions, answered: NDArray[np.bool_]) -> Scores:
+    groups = [group for group, there in zip(said.groups, answered, strict=True) if there]
+    return score(said.probabilities[0][answered], said.labels[answered], said.names, groups=groups, unit=said.unit)
 
 
 def print_figures(reached: Mapping[str, Any]) -> None:
@@ -216,19 +242,17 @@ def print_figures(reached: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     only = reached["answered_only"]
     silent = reached["no_answer"]
+    groups = reached["groups"]
     console.print(
-        f"{reached['n']} files" + (f", {silent} of them without an answer, which counts as wrong" if silent else "")
+        counted(reached["n"], "file")
+        + (f" of {counted(groups['n'], 'person')}" if groups["unit"] == "person" else "")
+        + (f", {silent} of them without an answer, which counts as wrong" if silent else "")
     )
-    titles = {
-        "accuracy": "accuracy",
-        "unweighted_recall": "unweighted recall",
-        "weighted_f1": "weighted F1",
-        "macro_f1": "macro F1",
-    }
-    for name, title in titles.items():
-        without = f"   (without those {100 * only[name]:.1f} %)" if silent else ""
-        console.print(f"{title:19} {100 * reached[name]:5.1f} %{without}")
-    console.print(f"{'calibration error':19} {100 * reached['ece']:5.1f} %")
+    for name in (*CHOICES, *CONFIDENCES):
+        measure = MEASURES[name]
+        value = measure.number(reached[name]).rjust(5) + measure.unit + measure.bounds(reached["intervals"][name])
+        without = f"   without those {measure.number(only[name])} %" if silent and name in CHOICES else ""
+        console.print(f"{measure.title:19} {value}{without}")
     certain = reached["accuracy_if_certain"]
     others = "" if certain is None else f" of the answers; of the others {100 * certain:.1f} % are right"
     console.print(f"{'UNCERTAIN':19} {100 * reached['uncertain']:5.1f} %{others}")
@@ -241,25 +265,33 @@ def print_figures(reached: Mapping[str, Any]) -> None:
         taken = f"{mistake} ({100 * count / of_class['n']:.1f} %)" if count else ""
         table.add_row(name, f"{100 * of_class['recall']:.1f} %", str(of_class["n"]), taken)
     console.print(table)
+    if groups["n"] > 1:
+        console.print(f"In brackets: {INTERVAL} over the {groups['unit']}s.")
 
 
-def write_page(found: Comparison, recognised: Path, path: Path) -> None:
-    """Write the page with the plots: classes, confusion, reliability; of the files with an answer."""
+def write_page(found: Judgement, recognised: Path, path: Path) -> None:
+    """Write the page with the plots: classes, confusion, reliability; of the files with an answer.
+
+    Raises:
+        ImportError: there is no matplotlib.
+    """
+    from synctva_ros.training.evaluation.report import write_scores
+
     answered = found.answered
     labels, probabilities = found.labels[answered], found.probabilities
     silent = int((~answered).sum())
     wrong = figures(found)["accuracy"]
     notes = (
-        f"Of {silent} of {len(answered)} files nothing was said; they are not in the figures above. Counted as wrong, "
-        f"they bring the accuracy to {100 * wrong:.1f} %."
+        f"Of {silent} of {counted(len(answered), 'file')} nothing was said; this is not in the figures above. Counted "
+        f"as wrong, it brings the accuracy to {100 * wrong:.1f} %."
     )
     write_scores(
         path,
-        score(probabilities, labels, found.names),
+        _answered(found.predictions, answered),
         probabilities,
         labels,
         title=f"{recognised.stem}: what was recognised",
-        subtitle=f"{len(labels)} files, one answer each",
+        subtitle=f"{counted(len(labels), 'file')}, one answer each",
         names=found.names,
         notes=(notes,) if silent else (),
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from synctva_ros.events import EMOTIONS
 from synctva_ros.training.data.dialogues import CORPORA, Corpus, CorpusError, read_corpus
 from synctva_ros.training.evaluation import evaluate as module
 from synctva_ros.training.evaluation.evaluate import Evaluation, evaluate, print_scores, write_page
-from synctva_ros.training.evaluation.metrics import score
+from synctva_ros.training.evaluation.metrics import CHOSEN_HERE, MEASURES, score
 from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.tasks.dialogue import Run, RunError, train
 from synctva_ros.weights.files import WeightsError
@@ -44,17 +46,21 @@ def scored(folder: Path, corpus: str = "meld", split: str = "valid", **options: 
 def test_the_figures(folder: Path) -> None:
     found = scored(folder)
     summary = json.loads(json.dumps(found.summary))
-    assert list(summary) == ["accuracy", "weighted_f1", "macro_f1", "ece", "per_class", "confusion", "n"]
-    for name in ("accuracy", "weighted_f1", "macro_f1", "ece"):
-        assert list(summary[name]) == ["mean", "std", "seeds"]
+    assert list(summary) == [*MEASURES, "per_class", "confusion", "n", "groups", "chosen_on_this_split"]
+    for name in MEASURES:
+        assert list(summary[name]) == ["mean", "std", "interval", "seeds"]
         assert list(summary[name]["seeds"]) == ["1", "2"]
+    assert summary["groups"] == {"unit": "dialogue", "n": len(LENGTHS)}
     assert list(summary["per_class"]) == list(EMOTIONS) == summary["confusion"]["labels"]
     assert np.sum(summary["confusion"]["sum"]) == 2 * sum(LENGTHS)
     assert summary["n"] == sum(LENGTHS)
     labels = np.concatenate([dialogue.labels for dialogue in read_corpus(folder.parent, "meld", "valid").dialogues])
-    assert found.labels.tolist() == labels.tolist()
+    said = found.predictions
+    assert said.labels.tolist() == labels.tolist()
+    assert said.groups[:5] == ("d0", "d0", "d0", "d0", "d1")
+    assert said.items[3:5] == ("d0/4", "d1/1")
     assert found.run == Run.read(folder)
-    for seed, probabilities in found.probabilities.items():
+    for seed, probabilities in said.probabilities.items():
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
         assert summary["accuracy"]["seeds"][str(seed)] == score(probabilities, labels, EMOTIONS).accuracy
         # On the validation split they are what the training wrote down.
@@ -64,10 +70,52 @@ def test_the_figures(folder: Path) -> None:
 
 
 def test_the_batch_size_does_not_matter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = scored(folder)
+    whole = scored(folder).predictions
     monkeypatch.setattr(module, "_DIALOGUES", 1)
-    for seed, probabilities in scored(folder).probabilities.items():
+    for seed, probabilities in scored(folder).predictions.probabilities.items():
         np.testing.assert_allclose(probabilities, whole.probabilities[seed], atol=1e-5)
+
+
+def test_what_was_chosen_on_the_split_is_marked(
+    folder: Path, write_split: Callable[..., Corpus], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The validation split of the run's own corpus, whoever holds the weights; no other."""
+    widths = {"audio": 7, "vision": 5}
+    write_split(folder.parent, "valid", [3], name="dailydialog", widths=widths)
+    for where in (folder, folder / "seed-1"):
+        for corpus, split, chosen in (
+            ("meld", "valid", True),
+            ("meld", "train", False),
+            ("dailydialog", "valid", False),
+        ):
+            found = scored(where, corpus, split, data=folder.parent)
+            assert found.summary["chosen_on_this_split"] is chosen, (where, corpus, split)
+            print_scores(found)
+            assert ("chosen by these very utterances" in capsys.readouterr().out) is chosen
+    path = folder / "seed-1" / "model.json"
+    described = json.loads(path.read_text())
+    described["training"]["chosen_on"] = ["dailydialog valid"]
+    path.write_text(json.dumps(described))
+    assert scored(folder / "seed-1", "dailydialog", data=folder.parent).summary["chosen_on_this_split"]
+    assert not scored(folder / "seed-1", data=folder.parent).summary["chosen_on_this_split"]
+
+
+def test_corpora_may_lie_beside_voices_and_faces(folder: Path) -> None:
+    (folder.parent / "erc").mkdir()
+    for path in folder.parent.glob("meld_valid*"):
+        path.rename(path.parent / "erc" / path.name)
+    assert scored(folder).summary["n"] == sum(LENGTHS)
+
+
+def test_only_the_page_needs_matplotlib(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("matplotlib", "matplotlib.style", "tensorboard", "tqdm"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "synctva_ros.training.evaluation.report", raising=False)
+    (folder.parent / "new").mkdir()
+    found = scored(folder, cache=folder.parent / "new", progress=True)
+    print_scores(found)
+    with pytest.raises(ImportError, match="matplotlib"):
+        write_page(found, folder, "meld", "valid", tmp_path / "page.html")
 
 
 @pytest.mark.parametrize("model", ["gru", "mlp"])
@@ -80,8 +128,10 @@ def test_references_are_scored_by_the_same_function(folder: Path, tmp_path: Path
 
 
 def test_fewer_modalities(folder: Path) -> None:
-    found = {letters: scored(folder, modalities=letters).probabilities[1] for letters in ("tav", "t", "ta", "at")}
-    np.testing.assert_array_equal(found["tav"], scored(folder).probabilities[1])
+    found = {
+        letters: scored(folder, modalities=letters).predictions.probabilities[1] for letters in ("tav", "t", "ta", "at")
+    }
+    np.testing.assert_array_equal(found["tav"], scored(folder).predictions.probabilities[1])
     np.testing.assert_array_equal(found["ta"], found["at"])
     assert not np.allclose(found["t"], found["ta"])
     # Where an utterance has words alone, the voices of others still matter to it.
@@ -189,13 +239,39 @@ def test_damaged_weights_are_named(folder: Path) -> None:
 
 def test_the_page_and_the_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = scored(folder)
-    (folder / "seed-2" / "curves.json").unlink()
+    (folder / "seed-2" / "log.csv").unlink()
     write_page(found, folder, "meld", "valid", tmp_path / "pages" / "page.html")
     page = (tmp_path / "pages" / "page.html").read_text()
-    for part in ("sync-tva on meld valid", "2 seeds, causal context, modalities text, audio, vision", "words-1"):
+    for part in (
+        "sync-tva on meld valid",
+        "2 seeds, causal context, modalities text, audio, vision",
+        "words-1",
+        "the weights of the chosen epoch were kept",
+        CHOSEN_HERE,
+    ):
         assert part in page
-    print_scores(found.summary)
+    assert page.count("<picture>") == 4, "classes, confusion, reliability, curves"
+    print_scores(found)
     table = capsys.readouterr().out
-    assert f"{sum(LENGTHS)} utterances, 2 seed(s)" in table
-    for part in ("weighted F1", "calibration error", *EMOTIONS):
+    assert f"{sum(LENGTHS)} utterances in 4 dialogues, 2 seeds" in table
+    assert "± is the deviation over 2 seeds" in table
+    assert re.search(r"Encoding the text took \d+\.\d s, the networks \d+\.\d s", table)
+    low, high = (f"{100 * bound:.1f}" for bound in found.summary["weighted_f1"]["interval"])
+    assert f"({low} to {high})" in table
+    for part in (*(measure.title for measure in MEASURES.values()), *EMOTIONS):
         assert part in table
+
+
+def test_of_one_seed_no_deviation_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_scores(scored(folder / "seed-2", data=folder.parent))
+    table = capsys.readouterr().out
+    assert "in 4 dialogues, 1 seed\n" in table
+    assert "±" not in table
+
+
+def test_the_curves_are_those_of_the_log(folder: Path) -> None:
+    curves = module._curves(folder / "seed-1")
+    assert {"train_loss", "valid_loss", "valid_weighted_f1", "chosen_epoch"} <= set(curves)
+    assert not {"epoch", "seconds"} & set(curves)
+    assert len(curves["train_loss"]) == 2
+    assert curves["chosen_epoch"] == [json.loads((folder / "seed-1" / "model.json").read_text())["training"]["epoch"]]

@@ -9,15 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 
 from synctva_ros.events import FloatArray
+from synctva_ros.training.evaluation import metrics
 from synctva_ros.training.evaluation.metrics import (
+    CLASS_MEASURES,
+    MEASURES,
     TEMPERATURES,
     ClassScore,
     IntArray,
     expected_calibration_error,
     fit_temperature,
+    interval,
+    p_value,
+    redraw,
     reliability,
     score,
     summarise,
@@ -53,6 +59,8 @@ def test_score_by_hand() -> None:
     }
     assert scores.weighted_f1 == pytest.approx((2 / 3 + 3 * 0.8) / 4)
     assert scores.macro_f1 == pytest.approx((2 / 3 + 0.8) / 2), "a class without utterances is left out"
+    assert scores.unweighted_recall == pytest.approx((1 + 2 / 3) / 2)
+    assert scores.log_loss == pytest.approx(-(math.log(0.8) + math.log(0.4) + math.log(0.7) + math.log(0.6)) / 4)
     assert scores.n == 4
 
 
@@ -91,8 +99,9 @@ def test_calibration_error_of_the_worst_model_is_one() -> None:
 def test_measures_are_between_zero_and_one(sample: Sample) -> None:
     probabilities, labels = softmax(sample[0], axis=1), sample[1]
     scores = score(probabilities, labels, names(probabilities))
-    for value in (scores.accuracy, scores.weighted_f1, scores.macro_f1, scores.ece):
+    for value in (scores.accuracy, scores.weighted_f1, scores.macro_f1, scores.unweighted_recall, scores.ece):
         assert 0 <= value <= 1
+    assert scores.log_loss >= 0
     confidence, accuracy, share = reliability(probabilities, labels)
     assert len(confidence) == len(accuracy) == len(share) <= 15
     assert (np.diff(confidence) > 0).all()
@@ -109,8 +118,35 @@ def test_agrees_with_sklearn(sample: Sample) -> None:
     assert scores.weighted_f1 == pytest.approx(f1_score(labels, predicted, average="weighted", zero_division=0))
     macro = f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)
     assert scores.macro_f1 == pytest.approx(macro)
+    recall = recall_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)
+    assert scores.unweighted_recall == pytest.approx(recall)
+    if len(np.unique(labels)) > 1:  # scikit-learn has no log loss of one class
+        exact = np.maximum(probabilities.astype(np.float64), np.finfo(np.float64).eps)
+        loss = log_loss(labels, exact / exact.sum(1, keepdims=True), labels=range(probabilities.shape[1]))
+        assert scores.log_loss == pytest.approx(loss, rel=1e-4)
     assert scores.confusion.sum() == scores.n == len(labels)
     assert scores.confusion.sum(1).tolist() == [c.support for c in scores.per_class.values()]
+
+
+@given(samples(), st.integers(0, 2**32 - 1))
+def test_what_is_drawn_is_counted_as_scikit_learn_counts(sample: Sample, seed: int) -> None:
+    """Sums over all groups, each as often as it was drawn, against the scores of the items themselves."""
+    probabilities, labels = softmax(sample[0], axis=1), sample[1]
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(0, 5, len(labels))
+    scores = score(probabilities, labels, names(probabilities), groups=groups.tolist())
+    times = rng.integers(0, 3, scores.items.n_groups)
+    times[0] = 1  # one of them at least
+    rows = np.repeat(np.arange(len(labels)), times[scores.items.groups])
+    wanted = score(probabilities[rows], labels[rows], names(probabilities))
+    classes = probabilities.shape[1]
+    found = metrics._figures(times @ metrics._sums(scores.items, classes), classes)
+    for measure in MEASURES:
+        assert found[measure] == pytest.approx(getattr(wanted, measure), abs=1e-9), measure
+    for i, of_class in enumerate(wanted.per_class.values()):
+        for measure in CLASS_MEASURES:
+            value = getattr(of_class, measure) if of_class.support else math.nan
+            assert found[measure][i] == pytest.approx(value, nan_ok=True), measure
 
 
 @given(st.lists(st.integers(0, 6), min_size=1))
@@ -125,10 +161,11 @@ def test_order_of_the_utterances_does_not_matter(sample: Sample, random: object)
     order = list(range(len(labels)))
     random.shuffle(order)
     probabilities = softmax(logits, axis=1)
-    one = summarise({1: score(probabilities, labels, names(probabilities))})
-    other = summarise({1: score(probabilities[order], labels[order], names(probabilities))})
-    assert one.pop("ece")["mean"] == pytest.approx(other.pop("ece")["mean"], abs=1e-12)  # a sum of floats
-    assert one == other
+    one = score(probabilities, labels, names(probabilities))
+    other = score(probabilities[order], labels[order], names(probabilities))
+    for measure in MEASURES:
+        assert getattr(one, measure) == pytest.approx(getattr(other, measure), abs=1e-12)
+    assert (one.per_class, one.confusion.tolist()) == (other.per_class, other.confusion.tolist())
 
 
 @settings(deadline=None)
@@ -173,24 +210,118 @@ def test_temperature_of_faultless_logits_is_the_least() -> None:
 
 def test_summary_of_two_seeds() -> None:
     other = np.eye(3, dtype=np.float32)[[0, 1, 1, 1]]
-    summary = summarise({1: score(PROBABILITIES, LABELS, NAMES), 7: score(other, LABELS, NAMES)})
+    groups = dict(groups=[*"aabb"], unit="dialogue")
+    summary = summarise({1: score(PROBABILITIES, LABELS, NAMES, **groups), 7: score(other, LABELS, NAMES, **groups)})
     assert json.loads(json.dumps(summary)) == summary
-    assert summary["accuracy"] == {
-        "mean": 0.875,
-        "std": pytest.approx(0.25 / math.sqrt(2)),
-        "seeds": {"1": 0.75, "7": 1.0},
-    }
-    assert list(summary) == ["accuracy", "weighted_f1", "macro_f1", "ece", "per_class", "confusion", "n"]
-    assert summary["per_class"]["calm"]["precision"] == {"mean": 0.75, "std": pytest.approx(0.5 / math.sqrt(2))}
+    accuracy = summary["accuracy"]
+    assert accuracy.pop("interval")[0] <= 0.875 <= 1
+    assert accuracy == {"mean": 0.875, "std": pytest.approx(0.25 / math.sqrt(2)), "seeds": {"1": 0.75, "7": 1.0}}
+    assert list(summary) == [*MEASURES, "per_class", "confusion", "n", "groups"]
+    precision = summary["per_class"]["calm"]["precision"]
+    assert (precision["mean"], precision["std"]) == (0.75, pytest.approx(0.5 / math.sqrt(2)))
     assert [c["support"] for c in summary["per_class"].values()] == [1, 3, 0]
+    assert summary["per_class"]["cross"]["f1"]["interval"] is None, "nothing is known of a class that does not occur"
     assert summary["confusion"] == {"labels": list(NAMES), "sum": [[2, 0, 0], [1, 5, 0], [0, 0, 0]]}
     assert summary["n"] == 4
+    assert summary["groups"] == {"unit": "dialogue", "n": 2}
 
 
 def test_summary_of_one_seed_has_no_deviation() -> None:
     summary = summarise({3: score(PROBABILITIES, LABELS, NAMES)})
-    assert summary["weighted_f1"]["std"] == 0.0
-    assert summary["per_class"]["glad"]["f1"]["std"] == 0.0
+    assert summary["weighted_f1"]["std"] is None
+    assert summary["per_class"]["glad"]["f1"]["std"] is None
+    assert "±" not in MEASURES["weighted_f1"].shown(summary["weighted_f1"])
+    assert MEASURES["accuracy"].shown({"mean": 0.61, "std": 0.005, "interval": [0.58, 0.64]}) == (
+        "61.0 % ± 0.5 (58.0 to 64.0)"
+    )
+    assert MEASURES["log_loss"].shown({"mean": 1.25, "std": None, "interval": None}) == "1.250"
+
+
+def test_one_group_has_no_interval() -> None:
+    summary = summarise({1: score(PROBABILITIES, LABELS, NAMES, groups=[*"aaaa"], unit="person")})
+    assert summary["groups"] == {"unit": "person", "n": 1}
+    assert summary["accuracy"]["interval"] is None
+    assert summary["per_class"]["calm"]["f1"]["interval"] is None
+    with pytest.raises(ValueError, match="there is one person only"):
+        redraw([score(PROBABILITIES, LABELS, NAMES, groups=[*"aaaa"], unit="person")])
+
+
+def dialogues(
+    rng: np.random.Generator, count: int, skill: float = 1.2, share: float = 1.0
+) -> tuple[FloatArray, IntArray, list[int]]:
+    """Probabilities, labels and groups of dialogues of about 9 utterances, whose mistakes they have in common."""
+    groups = np.repeat(np.arange(count), rng.poisson(8, count) + 1)
+    labels = np.where(rng.random(len(groups)) < 0.45, 0, rng.integers(0, 4, len(groups)))
+    common = rng.normal(0, share, (count, 4))[groups]
+    logits = skill * np.eye(4)[labels] + common + rng.normal(0, 1, (len(groups), 4))
+    return softmax(logits, axis=1).astype(np.float32), labels, groups.tolist()
+
+
+@pytest.mark.parametrize("count", [12, 60])
+def test_the_interval_holds_the_truth_as_often_as_it_says(count: int) -> None:
+    """Those over dialogues do; those over utterances, as if these had nothing in common, are too narrow."""
+    rng = np.random.default_rng(count)
+    probabilities, labels, _ = dialogues(rng, 20_000)
+    truth = score(probabilities, labels, "abcd")
+    held = {"dialogue": 0, "utterance": 0}
+    worlds = 200
+    for _ in range(worlds):
+        probabilities, labels, groups = dialogues(rng, count)
+        for unit, of in (("dialogue", groups), ("utterance", None)):
+            scores = score(probabilities, labels, "abcd", groups=of)
+            low, high = interval(redraw([scores], 300)["weighted_f1"][0], scores.items.n_groups)
+            held[unit] += low <= truth.weighted_f1 <= high
+    assert 0.91 <= held["dialogue"] / worlds <= 0.99
+    assert held["utterance"] / worlds < 0.91
+
+
+def test_draws_are_the_same_for_the_same_seed() -> None:
+    scores = score(*dialogues(np.random.default_rng(0), 30)[:2], "abcd")
+    one, same, other = (redraw([scores], 50, seed)["accuracy"] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+
+
+def test_all_models_get_the_same_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where not all draws fit at once."""
+    probabilities, labels, groups = dialogues(np.random.default_rng(0), 30)
+    scores = score(probabilities, labels, "abcd", groups=groups)
+    drawn = redraw([scores, scores], 40)
+    for name, values in drawn.items():
+        np.testing.assert_array_equal(values[0], values[1], name)
+    assert drawn["accuracy"].shape == (2, 40)
+    assert drawn["f1"].shape == (2, 40, 4)
+    with pytest.raises(ValueError, match="not scored on the same utterances"):
+        redraw([scores, score(probabilities, labels, "abcd")])
+
+
+def test_p_value_and_interval_say_the_same() -> None:
+    rng = np.random.default_rng(0)
+    for shift in (0.5, 1.5, 1.9, 2.1, 3.0, -1.9, -2.1):
+        draws = rng.normal(shift, 1, 20_000)
+        for groups in (10, 1000):
+            low, high = interval(draws, groups)
+            assert (p_value(draws, groups) < 0.05) == (not low <= 0 <= high), (shift, groups)
+    assert p_value(np.zeros(100), 20) == 1.0
+    assert p_value(rng.normal(2.1, 1, 20_000), 1000) < 0.05 < p_value(rng.normal(2.1, 1, 20_000), 10)
+
+
+def test_votes_are_soft_labels() -> None:
+    """Of two people who disagree, each is half right."""
+    probabilities = np.array([[0.5, 0.5], [0.75, 0.25]], np.float32)
+    votes = np.array([[0.5, 0.5], [0.5, 0.5]], np.float32)
+    hard = score(probabilities, np.array([0, 0]), "ab")
+    soft = score(probabilities, np.array([0, 0]), "ab", votes=votes)
+    assert (hard.accuracy, soft.accuracy) == (1, 1)
+    assert hard.ece == pytest.approx((0.5 + 0.25) / 2)
+    assert soft.ece == pytest.approx((0 + 0.25) / 2)
+    assert soft.log_loss == pytest.approx(-(math.log(0.5) + (math.log(0.75) + math.log(0.25)) / 2) / 2)
+    assert redraw([soft], 5)["ece"].max() <= 0.25
+    for wrong, reason in ((votes[:1], r"votes of shape \[1, 2\]"), (2 * votes, "row 0 of the votes sums to 2")):
+        with pytest.raises(ValueError, match=reason):
+            score(probabilities, np.array([0, 0]), "ab", votes=wrong)
+    with pytest.raises(ValueError, match="1 groups for 2 utterances: name the person of each"):
+        score(probabilities, np.array([0, 0]), "ab", groups=["x"], unit="person")
 
 
 def test_seeds_that_cannot_be_compared_are_refused() -> None:

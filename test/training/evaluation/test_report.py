@@ -5,16 +5,25 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 
-from synctva_ros.training.evaluation.metrics import score, summarise
+from synctva_ros.training.evaluation.metrics import (
+    CHOSEN_HERE,
+    CLASS_MEASURES,
+    MEASURES,
+    Measure,
+    score,
+    summarise,
+)
 from synctva_ros.training.evaluation.report import DARK, LIGHT, ReportData, write_report
 
 NAMES = ("neutral", "joy", "<anger> & $rage$")
+GROUPS = [number % 12 for number in range(60)]
 VOID = {"img", "meta", "source"}
 CURVES = {
     1: {"train_loss": [2.0, 1.5, 1.2], "valid_loss": [2.1, 1.8, 1.9], "valid_weighted_f1": [0.2, 0.5, 0.4]},
@@ -32,7 +41,9 @@ def make_data(*seeds: int) -> ReportData:
         title="model <a> on corpus",
         subtitle="2 seeds & context",
         names=NAMES,
-        summary=summarise({seed: score(p, labels, NAMES) for seed, p in probabilities.items()}),
+        summary=summarise(
+            {seed: score(p, labels, NAMES, groups=GROUPS, unit="dialogue") for seed, p in probabilities.items()}
+        ),
         probabilities=probabilities,
         labels=labels,
         curves={seed: CURVES[seed] for seed in seeds},
@@ -87,24 +98,29 @@ def test_page_holds_the_figures(page: Page) -> None:
     data = make_data(1, 4)
     for text in ("model <a> on corpus", "2 seeds & context", "First <note>.", "Second.", "60 utterances"):
         assert text in page.text
-    for measure in ("accuracy", "weighted_f1", "macro_f1", "ece"):
-        figure = data.summary[measure]
-        assert f"{100 * figure['mean']:.1f} ± {100 * figure['std']:.1f}" in page.cells
-        for value in figure["seeds"].values():
-            assert f"{100 * value:.1f}" in page.cells
+    for name, measure in MEASURES.items():
+        assert shown(measure, data.summary[name]) in page.cells
+        for value in data.summary[name]["seeds"].values():
+            assert measure.number(value) in page.cells
     for name in NAMES:
         row = page.cells.index(name)
         of_class = data.summary["per_class"][name]
-        figures = [f"{100 * of_class[m]['mean']:.1f} ± {100 * of_class[m]['std']:.1f}" for m in ("precision", "recall")]
-        assert page.cells[row + 1 : row + 3] == figures
+        assert page.cells[row + 1 : row + 4] == [shown(measure, of_class[m]) for m, measure in CLASS_MEASURES.items()]
         assert page.cells[row + 4] == str(of_class["support"])
+    assert "with other dialogues than these 12" in page.text
+
+
+def shown(measure: Measure, figure: dict[str, Any]) -> str:
+    low, high = (measure.number(bound) for bound in figure["interval"])
+    return f"{measure.number(figure['mean'])} ± {measure.number(figure['std'])} ({low} to {high})"
 
 
 def test_page_compares_with_the_commonest_class(page: Page) -> None:
     always = score(np.eye(3, dtype=np.float32)[[0] * 60], make_data(1).labels, NAMES)
     row = page.cells.index("always “neutral”")
-    assert page.cells[row + 3 : row + 12 : 3] == [
-        f"{100 * value:.1f}" for value in (always.accuracy, always.weighted_f1, always.macro_f1)
+    assert page.cells[row + 3 : row + 15 : 3] == [
+        f"{100 * value:.1f}"
+        for value in (always.accuracy, always.weighted_f1, always.macro_f1, always.unweighted_recall)
     ]
 
 
@@ -162,6 +178,26 @@ def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
     page = read(make_data(4), tmp_path)
     assert "±" not in page.text
     assert "one seed" in page.text
+    assert (
+        shown(MEASURES["accuracy"], make_data(4).summary["accuracy"] | {"std": 0}).replace(" ± 0.0", "") in page.cells
+    )
+
+
+def test_one_person_has_no_interval(tmp_path: Path) -> None:
+    data = make_data(4)
+    scores = score(data.probabilities[4], data.labels, NAMES, groups=[0] * 60, unit="person")
+    page = read(replace(data, summary=summarise({4: scores})), tmp_path)
+    assert "There is one person only" in page.text
+    assert " to " not in page.cells[page.cells.index("always “neutral”") + 2]
+
+
+def test_what_was_chosen_by_these_utterances_is_said_first(tmp_path: Path, page: Page) -> None:
+    data = make_data(4)
+    chosen = read(replace(data, summary=data.summary | {"chosen_on_this_split": True}), tmp_path)
+    assert 0 < chosen.text.index(CHOSEN_HERE) < chosen.text.index("In short")
+    assert CHOSEN_HERE not in page.text
+    other = read(replace(data, summary=data.summary | {"chosen_on_this_split": False}), tmp_path)
+    assert CHOSEN_HERE not in other.text
 
 
 @pytest.mark.parametrize("curves", [{}, {1: {}, 4: {}}, {1: {"valid_loss": [], "chosen_epoch": []}}])
