@@ -13,7 +13,10 @@ def add_data_commands(commands: Any) -> None:
     It sets ``handler``, which returns the exit status and raises what there is to be said.
     """
     data = commands.add_parser(
-        "data", help="look at corpora", description="What there is of corpora, before anything is trained on them."
+        "data",
+        help="look at corpora",
+        description="What there is of corpora, before anything is trained on them.",
+        epilog="Example: synctva data check --data DIR",
     )
     check = data.add_subparsers(metavar="COMMAND", required=True).add_parser(
         "check",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import os
@@ -13,9 +12,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from synctva_ros.apps import cli
 from synctva_ros.events import EMOTIONS, ImageArray
 from synctva_ros.training.data import overlap
-from synctva_ros.training.data.command import add_data_commands
 from synctva_ros.training.data.dialogues import read_corpus
 from synctva_ros.training.data.faces import FER2013
 from synctva_ros.training.data.overlap import check, dialogues_without_overlap, find_overlap, without_overlap
@@ -168,14 +167,6 @@ def test_dialogues_in_their_own_layout(tmp_path: Path) -> None:
     assert lines[0] == "meld valid holds 1 text of meld train too; left out for that: 2 items in 1 dialogue of 3"
 
 
-def synctva(*line: str) -> int:
-    """The command, without the others."""
-    parser = argparse.ArgumentParser()
-    add_data_commands(parser.add_subparsers())
-    arguments = parser.parse_args(line)
-    return int(arguments.handler(arguments))
-
-
 def test_the_command_says_what_there_is_and_what_is_shared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_dialogues(tmp_path / "erc", "train", ["Hi.", LONG], ["Go."])
     write_dialogues(tmp_path / "erc", "valid", ["So."], [OTHER])
@@ -188,7 +179,8 @@ def test_the_command_says_what_there_is_and_what_is_shared(tmp_path: Path, capsy
         )
     for number in range(3):
         (folder / f"{number}.wav").write_bytes(bytes([number > 0]))
-    assert synctva("data", "check", "--data", str(tmp_path)) == 0
+    line = ["data", "check", "--data", str(tmp_path)]
+    assert cli.main(line) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"not in {tmp_path}: emotionlines, iemocap, dailydialog, ravdess")
     assert lines[1].startswith("meld: dialogue, en; GPL-3")
@@ -211,10 +203,10 @@ def test_the_command_says_what_there_is_and_what_is_shared(tmp_path: Path, capsy
         "    1 item of it is the same as an earlier one, byte by byte",
         "  it has one split: hold out people",
     ]
-    assert synctva("data", "check", "--data", str(tmp_path), "--corpus", "emovo") == 0
+    assert cli.main([*line, "--corpus", "emovo"]) == 0
     assert capsys.readouterr().out.splitlines()[0].startswith("emovo: voice, it; for research")
-    with pytest.raises(ValueError, match=r"nemo cannot be found in this folder, see docs/corpora\.md"):
-        synctva("data", "check", "--data", str(tmp_path), "--corpus", "emovo", "nemo")
+    assert cli.main([*line, "--corpus", "emovo", "nemo"]) == 1
+    assert "nemo cannot be found in this folder, see docs/corpora.md" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"meld, .* cannot be found in this folder"):
         list(check(tmp_path / "nowhere"))
 
