@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synctva_ros.plural import counted
 from synctva_ros.training.data.command import add_data_commands
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def add_commands(commands: Any) -> None:
         "--recognised", action="store_true", help="words as a speech recogniser writes them: lower case, no punctuation"
     )
     evaluate.add_argument("--split", required=True, metavar="NAME", help="reads CORPUS_NAME.jsonl and its vectors")
-    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write figures and predictions here, for compare")
     evaluate.add_argument("--report", type=Path, metavar="FILE", help="write a page with plots here (HTML)")
     evaluate.add_argument("--modalities", metavar="LETTERS", help="only these of those trained on: t, a, v")
     evaluate.set_defaults(handler=partial(_run, _evaluate))
@@ -68,12 +69,26 @@ def add_commands(commands: Any) -> None:
         "--labels",
         type=Path,
         metavar="FILE",
-        help="CSV with the columns file and emotion, or a folder with one folder per class (default: the class is the "
-        "name of the folder that a file is in)",
+        help="CSV with the columns file and emotion, also actor if you know it, or a folder with one folder per class "
+        "(default: the class is the name of the folder that a file is in)",
     )
-    score.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    score.add_argument("--json", type=Path, metavar="FILE", help="write figures and predictions here, for compare")
     score.add_argument("--report", type=Path, metavar="FILE", help="write a page with plots here (HTML)")
     score.set_defaults(handler=partial(_run, _score))
+
+    compare = commands.add_parser(
+        "compare",
+        help="whether two runs differ",
+        description="Compare what two networks say of the same utterances, or two recognitions of the same files: "
+        "the difference of each figure, its interval and p value, and whether one is better. Dialogues (persons, "
+        "files) are drawn anew, the same for both, and so are the seeds.",
+        epilog="Example: synctva compare RUN/valid.json OTHER/valid.json",
+    )
+    for letter in "ab":
+        name = f"{letter.upper()}.json"
+        compare.add_argument(letter, type=Path, metavar=name, help="what evaluate or score wrote with --json")
+    compare.add_argument("--json", type=Path, metavar="FILE", help="write the comparison here")
+    compare.set_defaults(handler=partial(_run, _compare))
 
     ablate = commands.add_parser(
         "ablate",
@@ -267,19 +282,13 @@ def _train_robot(arguments: argparse.Namespace, recipe: RobotRecipe) -> None:
         print(f"written: {folder}; a robot can use these weights: emotion.weights={folder}")
 
 
-def _write_figures(figures: Any, path: Path) -> None:
-    from synctva_ros.sources.files import writing
-
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-
-
 def _evaluate(arguments: argparse.Namespace) -> None:
     if not arguments.run.is_dir():
         raise ValueError(f"{arguments.run / 'run.json'} is missing: give a folder that synctva train wrote")
     _look_for_split(arguments, arguments.split)
+    _look_for_matplotlib(arguments)
     from synctva_ros.training.evaluation.evaluate import evaluate, print_scores, write_page
+    from synctva_ros.training.evaluation.predictions import write_figures
 
     found = evaluate(
         arguments.run,
@@ -291,25 +300,57 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         cache=arguments.cache,
         device=arguments.device,
     )
-    print_scores(found.summary)
+    print_scores(found)
     if arguments.json is not None:
-        _write_figures(found.summary, arguments.json)
+        write_figures(found.summary, found.predictions, arguments.json)
     if arguments.report is not None:
         write_page(found, arguments.run, arguments.corpus, arguments.split, arguments.report)
         print(f"plots: {arguments.report}")
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from synctva_ros.training.evaluation.score import compare, figures, print_figures, write_page
+    _look_for_matplotlib(arguments)
+    from synctva_ros.training.evaluation.predictions import write_figures
+    from synctva_ros.training.evaluation.score import figures, judge, print_figures, write_page
 
-    found = compare(arguments.recognised, arguments.labels, lambda sentence: print(sentence, file=sys.stderr))
+    found = judge(arguments.recognised, arguments.labels, lambda sentence: print(sentence, file=sys.stderr))
     reached = figures(found)
     print_figures(reached)
     if arguments.json is not None:
-        _write_figures(reached, arguments.json)
+        write_figures(reached, found.predictions, arguments.json)
     if arguments.report is not None:
         write_page(found, arguments.recognised, arguments.report)
         print(f"plots: {arguments.report}")
+
+
+def _look_for_matplotlib(arguments: argparse.Namespace) -> None:
+    """Say that it is missing before the figures are reckoned, which may take minutes.
+
+    Raises:
+        ValueError: a page is asked for, and there is nothing to draw it with.
+    """
+    if arguments.report is None:
+        return
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"--report draws with matplotlib, which is not here ({error}): pip install 'synctva-ros[train]', or leave "
+            "it out; all figures are printed, and --json writes them"
+        ) from error
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    _look_for(arguments.a, arguments.b)
+    from synctva_ros.sources.files import writing
+    from synctva_ros.training.evaluation.compare import compare, print_comparison
+
+    found = compare(arguments.a, arguments.b)
+    print_comparison(found)
+    if arguments.json is not None:
+        with writing(arguments.json):
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
@@ -327,7 +368,8 @@ def _ablate(arguments: argparse.Namespace) -> None:
         cache=arguments.cache,
         device=arguments.device,
     )
-    print(f"\n{arguments.corpus} valid, {arguments.context} context, {len(arguments.seeds)} seed(s)\n")
+    seeds = counted(len(arguments.seeds), "seed")
+    print(f"\n{arguments.corpus} valid, by which the epochs were chosen; {arguments.context} context, {seeds}\n")
     print(write_table(results, arguments.out))
 
 
@@ -384,7 +426,7 @@ def _train_encoder(arguments: argparse.Namespace) -> None:
 
 def _run(handler: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
     """Run a command; what it raises says what else there is to know."""
-    if sys.stderr.isatty() and handler is not _score:
+    if sys.stderr.isatty() and handler not in (_score, _compare):
         print("Loading PyTorch, which takes some seconds ...", file=sys.stderr)
     try:
         handler(arguments)
