@@ -82,10 +82,9 @@ def perception(context: LaunchContext) -> list[Any]:
             on_exit=[actions.OpaqueFunction(function=ended, args=[name])],
         )
         waiting.append(node)
-    release = OnShutdown(on_shutdown=lambda event, context: graph.context.shutdown())
     return [
         *(actions.LogInfo(msg=sentence) for sentence in told),
-        actions.RegisterEventHandler(release),
+        actions.RegisterEventHandler(OnShutdown(on_shutdown=lambda event, context: release(graph))),
         *BringUp(waiting, timeout, partial(give_way, graph, list(settings))).begin(),
     ]
 
@@ -162,12 +161,18 @@ def seconds(text: str) -> float:
 def claim(names: list[str], namespace: str) -> Node:
     """Return a node that stands for this graph; raise when another one is there: they would mix their answers."""
     context = rclpy.Context()
-    rclpy.init(context=context)
+    rclpy.init(args=[], context=context)  # the command line is that of the launch
     graph = rclpy.create_node(graph_name(), namespace=namespace, context=context)
     if other := wait_for_others(graph, names, NAMESPACE):
-        context.shutdown()
+        release(graph)
         raise RuntimeError(other)
     return graph
+
+
+def release(graph: Node) -> None:
+    """Take the node down that stood for this graph."""
+    graph.destroy_node()
+    graph.context.shutdown()
 
 
 def give_way(graph: Node, names: list[str]) -> None:

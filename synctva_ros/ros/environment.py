@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-#: Seconds after which nodes of other processes on this machine have been found.
+#: Seconds after which nodes of other processes on this machine have been found, as a rule: DDS asks again after 3 s.
 DISCOVERY = 1.5
 #: Beginning of the name of the node that stands for a whole graph.
 GRAPH = "_synctva_graph_"
@@ -67,27 +67,31 @@ def wait_for_others(node: Any, names: Collection[str], option: str) -> str:
     return sentence
 
 
-def others(node: Any, names: Collection[str], option: str, own: int = 0) -> str:
+def others(node: Any, names: Collection[str], option: str, own: int = 0, *, is_up: bool = False) -> str:
     """Whether this graph has to give way to another one in the same domain and namespace, and why.
 
     Before a graph has nodes it gives way to whoever has, and to a graph that was there before and will have some. Once
-    it has them, only to a graph that was there before and has some too: discovery may have taken longer than usual. So
-    of several graphs that start at once exactly one goes on.
+    it has them, only to a graph that was there before and has some too, as discovery may take longer than usual; and
+    while it starts, to nodes that belong to no graph. So of several graphs that start at once exactly one goes on.
 
     Args:
         node: of the caller, named by :func:`graph_name`.
         names: of the graph's nodes.
         option: how another namespace is given.
         own: how many nodes of each name the caller has.
+        is_up: the caller's graph has been started.
 
     Returns:
         The sentence that says so; empty when there is no reason.
     """
-    place = node.get_namespace()
+    place, me = node.get_namespace(), node.get_name()
     found = Counter(name for name, where in node.get_node_names_and_namespaces() if where == place)
+    graphs = [name for name in found if name.startswith(GRAPH) and name != me]
     running = [name for name in names if found[name] > own]
-    comes_first = min(name for name in (*found, node.get_name()) if name.startswith(GRAPH)) < node.get_name()
-    if not (running and comes_first if own else running or comes_first):
+    is_later = any(name < me for name in graphs)
+    if own and (not running or (not is_later and (graphs or is_up))):
+        return ""
+    if not running and not is_later:
         return ""
     what = f"a node {place.rstrip('/')}/{running[0]} is running" if running else "a graph of these nodes is starting"
     return (

@@ -102,6 +102,7 @@ class Graph:
         # rclpy's own handlers would end the context at once: signals are for whoever builds the graph.
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         self._is_alone = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "OFF"
+        self._is_up = False
         self._on_emotion = on_emotion
         self._open: dict[str, None] = {}  # utterances that wait for their final answer
         self._ended: deque[str] = deque(maxlen=8)  # streams
@@ -149,6 +150,7 @@ class Graph:
         for name, node in self.nodes.items():
             if node.trigger_activate() != TransitionCallbackReturn.SUCCESS:
                 raise GraphError(f"{name}: {node.refusal or 'could not be activated'}")
+        self._is_up = True
 
     @property
     def finished(self) -> bool:
@@ -193,7 +195,7 @@ class Graph:
 
     def _give_way(self) -> None:
         """Two graphs on the same topics would answer each other's utterances."""
-        if not self._is_alone and (other := others(self._listener, self.nodes, NAMESPACE, own=1)):
+        if not self._is_alone and (other := others(self._listener, self.nodes, NAMESPACE, own=1, is_up=self._is_up)):
             raise GraphError(other)
 
     def _spin(self, executor: SingleThreadedExecutor) -> None:

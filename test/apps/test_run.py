@@ -325,31 +325,34 @@ class TestOthers:
     OLDER, OWN, YOUNGER = (f"_synctva_graph_{time:019d}_1" for time in (1, 2, 3))
 
     @pytest.mark.parametrize(
-        ("theirs", "own", "begins"),
+        ("theirs", "own", "is_up", "begins"),
         [
-            ([], 0, ""),
-            ([("emotion", "robot1")], 0, "a node /robot1/emotion is running already"),
-            ([("emotion", "robot2")], 0, ""),
-            ([("emotion", "robot1/left")], 0, ""),
-            ([("lidar", "robot1")], 0, ""),
-            ([(OLDER, "robot1")], 0, "a graph of these nodes is starting already"),
-            ([(OLDER, "robot2")], 0, ""),
-            ([(YOUNGER, "robot1")], 0, ""),
-            ([(YOUNGER, "robot1"), ("emotion", "robot1")], 0, "a node /robot1/emotion is running already"),
-            ([], 1, ""),
-            ([("emotion", "robot1")], 1, ""),
-            ([(OLDER, "robot1")], 1, ""),  # it will give way
-            ([(OLDER, "robot1"), ("emotion", "robot1")], 1, "a node /robot1/emotion is running already"),
-            ([(YOUNGER, "robot1"), ("emotion", "robot1")], 1, ""),
+            ([], 0, False, ""),
+            ([("emotion", "robot1")], 0, False, "a node /robot1/emotion is running already"),
+            ([("emotion", "robot2")], 0, False, ""),
+            ([("emotion", "robot1/left")], 0, False, ""),
+            ([("lidar", "robot1")], 0, False, ""),
+            ([(OLDER, "robot1")], 0, False, "a graph of these nodes is starting already"),
+            ([(OLDER, "robot2")], 0, False, ""),
+            ([(YOUNGER, "robot1")], 0, False, ""),
+            ([(YOUNGER, "robot1"), ("emotion", "robot1")], 0, False, "a node /robot1/emotion is running already"),
+            ([], 1, False, ""),
+            ([("emotion", "robot1")], 1, False, "a node /robot1/emotion is running already"),
+            ([("emotion", "robot1")], 1, True, ""),  # somebody adds one
+            ([(OLDER, "robot1")], 1, False, ""),  # it will give way
+            ([(OLDER, "robot1"), ("emotion", "robot1")], 1, False, "a node /robot1/emotion is running already"),
+            ([(OLDER, "robot1"), ("emotion", "robot1")], 1, True, "a node /robot1/emotion is running already"),
+            ([(YOUNGER, "robot1"), ("emotion", "robot1")], 1, False, ""),
+            ([(YOUNGER, "robot1"), ("emotion", "robot1")], 1, True, ""),
         ],
     )
-    def test_who_gives_way(self, stranger, theirs, own, begins):
+    def test_who_gives_way(self, stranger, theirs, own, is_up, begins):
         from synctva_ros.ros import environment
 
         graph = stranger(self.OWN, "robot1")
         for name, namespace in [("emotion", "robot1")] * own + theirs:
             stranger(name, namespace)
-        found = environment.others(graph, ["emotion"], "--namespace NAME", own)
+        found = environment.others(graph, ["emotion"], "--namespace NAME", own, is_up=is_up)
         assert found.startswith(begins)
         assert bool(found) == bool(begins)
 
@@ -364,7 +367,9 @@ class TestOthers:
             stranger(self.OLDER)
             stranger("utterance")
             deadline = time.monotonic() + 60.0
-            while time.monotonic() < deadline and not environment.others(made._listener, ["utterance"], "", 1):
+            while time.monotonic() < deadline and not environment.others(
+                made._listener, ["utterance"], "", 1, is_up=True
+            ):
                 time.sleep(0.05)
             with pytest.raises(graph.GraphError, match="a node /utterance is running already"):
                 _ = made.finished

@@ -130,11 +130,11 @@ def test_nodes_of_these_names_are_noticed(launch):
     other = rclpy.create_node("features", namespace="robot1")
     try:
         process, log = launch("microphone:=off", "namespace:=robot1")
-        assert process.wait(60) == 1
+        assert process.wait(200) == 1  # when it is found depends on how busy the machine is
     finally:
         other.destroy_node()
         rclpy.shutdown()
     text = log.read_text()
     assert "a node /robot1/features is running already in the ROS domain" in text
     assert "namespace:=NAME" in text
-    assert "process started" not in text
+    assert "all nodes are active" not in text
