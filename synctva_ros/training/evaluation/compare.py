@@ -174,7 +174,7 @@ def print_comparison(found: Mapping[str, Any]) -> None:
         measure = MEASURES[name]
         bounds = figure["interval"]
         table.add_row(
-            f"{measure.title}{measure.unit}",
+            measure.heading,
             measure.number(figure["a"]),
             measure.number(figure["b"]),
             measure.number(figure["difference"], "+"),

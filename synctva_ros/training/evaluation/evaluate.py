@@ -230,12 +230,14 @@ def print_scores(found: Evaluation) -> None:
     )
     if summary["chosen_on_this_split"]:
         console.print(CHOSEN_HERE)
+    over_all = Table.grid(padding=(0, 3))
     for name, measure in MEASURES.items():
-        console.print(f"{measure.title:18s} {measure.shown(summary[name], 5)}")
-    table = Table("class", "F1", "precision", "recall", "utterances")
+        over_all.add_row(measure.heading, measure.shown(summary[name]))
+    console.print(over_all)
+    table = Table("class", *(f"{CLASS_MEASURES[m].title}, %" for m in ("f1", "precision", "recall")), "utterances")
     for name, figures in summary["per_class"].items():
-        cells = [CLASS_MEASURES[m].shown(figures[m]) for m in ("f1", "precision", "recall")]
-        table.add_row(name, *cells, str(figures["support"]))
+        others = (CLASS_MEASURES[m].shown(figures[m] | {"interval": None}) for m in ("precision", "recall"))
+        table.add_row(name, CLASS_MEASURES["f1"].shown(figures["f1"]), *others, str(figures["support"]))
     console.print(table)
     text, networks = found.seconds
     several = f" ± is the deviation over {len(seeds)} seeds." if len(seeds) > 1 else ""

@@ -36,20 +36,23 @@ class Measure:
         meaning: a sentence for people who are new to it.
         better: 1 where a larger figure is better, -1 where a smaller one is.
         percent: whether it is between 0 and 1 and shown in percent.
+        inflated: whether chance makes it larger: so does the distance between confidence and accuracy, of which the
+            sign is lost.
     """
 
     title: str
     meaning: str
     better: int = 1
     percent: bool = True
+    inflated: bool = False
 
     def number(self, value: float, sign: str = "") -> str:
         """The figure as in tables, in percent where it is; ``sign`` is "+" for a difference."""
         return f"{100 * value:{sign}.1f}" if self.percent else f"{value:{sign}.3f}"
 
-    def shown(self, figure: Mapping[str, Any], width: int = 0) -> str:
-        """A figure of ``summarise`` in words: ``61.1 % ± 0.5 (58.9 to 63.0)``; its number in so many columns."""
-        text = self.number(figure["mean"]).rjust(width) + self.unit
+    def shown(self, figure: Mapping[str, Any]) -> str:
+        """A figure of ``summarise``: ``61.1 ± 0.5 (58.9 to 63.0)``."""
+        text = self.number(figure["mean"])
         if figure["std"] is not None:
             text += f" ± {self.number(figure['std'])}"
         return text + self.bounds(figure["interval"])
@@ -59,9 +62,9 @@ class Measure:
         return "" if interval is None else f" ({' to '.join(map(self.number, interval))})"
 
     @property
-    def unit(self) -> str:
-        """Behind the figure."""
-        return " %" if self.percent else ""
+    def heading(self) -> str:
+        """The title with the unit that its numbers have."""
+        return f"{self.title}, {'%' if self.percent else 'nats'}"
 
 
 #: What ``summarise`` gives for all classes together, and for each class.
@@ -76,10 +79,16 @@ MEASURES = {
         "Mean share of each emotion that is found, all equally heavy: what papers on voices compare.",
     ),
     "ece": Measure(
-        "calibration error", "How far its confidence is from how often it is right. This one should be small.", -1
+        "calibration error",
+        "How far its confidence is from how often it is right. This one should be small.",
+        better=-1,
+        inflated=True,
     ),
     "log_loss": Measure(
-        "log loss", "How little it believed in what was true, in nats. This one should be small too.", -1, percent=False
+        "log loss",
+        "How little it believed in what was true, in nats. This one should be small too.",
+        better=-1,
+        percent=False,
     ),
 }
 CLASS_MEASURES = {
@@ -385,17 +394,25 @@ def _figures(sums: DoubleArray, classes: int) -> dict[str, DoubleArray]:
     } | {name: np.where(there, values, np.nan) for name, values in of_class.items()}
 
 
-def interval(draws: DoubleArray, groups: int) -> list[float] | None:
+def interval(draws: DoubleArray, groups: int, about: float | None = None) -> list[float] | None:
     """The interval that holds ``LEVEL`` of the draws ``[draws]``, a little more of them where groups are few.
 
     As wide as Student's t is wider than the normal distribution (the expanded percentile interval of Hesterberg 2015,
     "What Teachers Should Know About the Bootstrap"). None where no draw has a figure.
+
+    Args:
+        draws: of a figure.
+        groups: how many there are.
+        about: the figure itself, if it is one that chance can only make larger (``Measure.inflated``): the draws are
+            then as much above it as it is above the truth, and the interval is reflected at it, as far as 0 (the basic
+            bootstrap interval).
     """
     drawn = draws[np.isfinite(draws)]
     if not len(drawn):
         return None
     tail = ndtr(stdtrit(groups - 1, (1 - LEVEL) / 2))
-    return [float(bound) for bound in np.quantile(drawn, [tail, 1 - tail])]
+    low, high = (float(bound) for bound in np.quantile(drawn, [tail, 1 - tail]))
+    return [low, high] if about is None else [max(2 * about - high, 0.0), max(2 * about - low, about)]
 
 
 def p_value(differences: DoubleArray, groups: int) -> float:
@@ -443,17 +460,19 @@ def summarise(seeds: Mapping[int, Scores]) -> dict[str, Any]:
     groups = first.items.n_groups
     drawn = redraw(list(seeds.values())) if groups > 1 else {}
 
-    def over_seeds(values: Sequence[float], draws: DoubleArray | None) -> dict[str, Any]:
+    def over_seeds(values: Sequence[float], draws: DoubleArray | None, inflated: bool = False) -> dict[str, Any]:
+        mean = float(np.mean(values))
         return {
-            "mean": float(np.mean(values)),
+            "mean": mean,
             "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-            "interval": None if draws is None else interval(draws.mean(0), groups),
+            "interval": None if draws is None else interval(draws.mean(0), groups, mean if inflated else None),
         }
 
     summary: dict[str, Any] = {}
-    for measure in MEASURES:
-        values = {str(seed): getattr(scores, measure) for seed, scores in seeds.items()}
-        summary[measure] = over_seeds(list(values.values()), drawn.get(measure)) | {"seeds": values}
+    for name, measure in MEASURES.items():
+        values = {str(seed): getattr(scores, name) for seed, scores in seeds.items()}
+        figure = over_seeds(list(values.values()), drawn.get(name), measure.inflated)
+        summary[name] = figure | {"seeds": values}
     summary["per_class"] = {
         name: {
             m: over_seeds(

@@ -248,14 +248,16 @@ def print_figures(reached: Mapping[str, Any]) -> None:
         + (f" of {counted(groups['n'], 'person')}" if groups["unit"] == "person" else "")
         + (f", {silent} of them without an answer, which counts as wrong" if silent else "")
     )
+    over_all = Table.grid(padding=(0, 3))
     for name in (*CHOICES, *CONFIDENCES):
         measure = MEASURES[name]
-        value = measure.number(reached[name]).rjust(5) + measure.unit + measure.bounds(reached["intervals"][name])
-        without = f"   without those {measure.number(only[name])} %" if silent and name in CHOICES else ""
-        console.print(f"{measure.title:19} {value}{without}")
+        value = measure.number(reached[name]) + measure.bounds(reached["intervals"][name])
+        without = f"{measure.number(only[name])} without those" if silent and name in CHOICES else ""
+        over_all.add_row(measure.heading, value, without)
     certain = reached["accuracy_if_certain"]
-    others = "" if certain is None else f" of the answers; of the others {100 * certain:.1f} % are right"
-    console.print(f"{'UNCERTAIN':19} {100 * reached['uncertain']:5.1f} %{others}")
+    others = "" if certain is None else f"of the answers; of the others {100 * certain:.1f} % are right"
+    over_all.add_row("UNCERTAIN, %", f"{100 * reached['uncertain']:.1f}", others)
+    console.print(over_all)
     table = Table("class", "recall", "files", "most often taken for")
     said = reached["confusion"]["said"]
     for (name, of_class), counts in zip(reached["recall"].items(), reached["confusion"]["counts"], strict=True):

@@ -214,7 +214,9 @@ def test_summary_of_two_seeds() -> None:
     summary = summarise({1: score(PROBABILITIES, LABELS, NAMES, **groups), 7: score(other, LABELS, NAMES, **groups)})
     assert json.loads(json.dumps(summary)) == summary
     accuracy = summary["accuracy"]
-    assert accuracy.pop("interval")[0] <= 0.875 <= 1
+    assert accuracy.pop("interval")[0] <= 0.875
+    error = summary["ece"]
+    assert error["interval"][0] <= error["mean"] <= error["interval"][1]
     assert accuracy == {"mean": 0.875, "std": pytest.approx(0.25 / math.sqrt(2)), "seeds": {"1": 0.75, "7": 1.0}}
     assert list(summary) == [*MEASURES, "per_class", "confusion", "n", "groups"]
     precision = summary["per_class"]["calm"]["precision"]
@@ -232,7 +234,7 @@ def test_summary_of_one_seed_has_no_deviation() -> None:
     assert summary["per_class"]["glad"]["f1"]["std"] is None
     assert "±" not in MEASURES["weighted_f1"].shown(summary["weighted_f1"])
     assert MEASURES["accuracy"].shown({"mean": 0.61, "std": 0.005, "interval": [0.58, 0.64]}) == (
-        "61.0 % ± 0.5 (58.0 to 64.0)"
+        "61.0 ± 0.5 (58.0 to 64.0)"
     )
     assert MEASURES["log_loss"].shown({"mean": 1.25, "std": None, "interval": None}) == "1.250"
 
@@ -273,6 +275,24 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(count: int) -> None:
             held[unit] += low <= truth.weighted_f1 <= high
     assert 0.91 <= held["dialogue"] / worlds <= 0.99
     assert held["utterance"] / worlds < 0.91
+
+
+def test_chance_makes_a_calibration_error_larger_and_its_interval_knows() -> None:
+    """A network that is well calibrated: of 30 dialogues one still counts an error, and the draws a larger one."""
+    rng = np.random.default_rng(5)
+    held = plain = 0
+    for _ in range(100):
+        logits, groups = 1.5 * rng.normal(size=(300, 4)), list(np.repeat(np.arange(30), 10))
+        labels = (logits + rng.gumbel(size=logits.shape)).argmax(1)  # drawn from the softmax: the error is 0
+        scores = score(softmax(logits, axis=1).astype(np.float32), labels, "abcd", groups=groups)
+        assert scores.ece > 0.01
+        draws = redraw([scores], 200)["ece"][0]
+        low, high = interval(draws, 30, scores.ece)
+        assert 0 <= low <= scores.ece <= high
+        held += low <= 0.005
+        plain += interval(draws, 30)[0] <= 0.005
+    assert held >= 50, "of figures on the very edge of what is possible"
+    assert plain < 10
 
 
 def test_draws_are_the_same_for_the_same_seed() -> None:
