@@ -309,6 +309,7 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         "train --data no --corpus meld --out out",
         "ablate --data no --corpus meld --out out",
         "evaluate --run no --data no --corpus meld --split valid",
+        "compare no no",
         "extract --csv no --clips no --out out --split train",
         "train-encoder voice --data no --out out",
         "train --config shipped --data no --out out",

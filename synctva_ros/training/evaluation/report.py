@@ -27,6 +27,7 @@ from synctva_ros.training.evaluation.metrics import (
     CHOSEN_HERE,
     CLASS_MEASURES,
     INTERVAL,
+    LEVEL,
     MEASURES,
     IntArray,
     Measure,
@@ -405,8 +406,8 @@ def _page(data: ReportData) -> str:
     )
     groups = data.summary["groups"]
     drawn = (
-        f"In brackets: with other {escape(groups['unit'])}s than these {groups['n']} the figures would be within these "
-        f"bounds in {INTERVAL.partition(' i')[0]} of all cases ({INTERVAL})."
+        f"These are {groups['n']} {escape(groups['unit'])}s of many: in {100 * LEVEL:.0f} % of all cases the figure "
+        f"over all of them lies between the numbers in brackets ({INTERVAL})."
         if groups["n"] > 1
         else f"There is one {escape(groups['unit'])} only, so how much of the figures is its own is not known."
     )

@@ -107,7 +107,7 @@ def test_page_holds_the_figures(page: Page) -> None:
         of_class = data.summary["per_class"][name]
         assert page.cells[row + 1 : row + 4] == [shown(measure, of_class[m]) for m, measure in CLASS_MEASURES.items()]
         assert page.cells[row + 4] == str(of_class["support"])
-    assert "with other dialogues than these 12" in page.text
+    assert "These are 12 dialogues of many" in page.text
 
 
 def shown(measure: Measure, figure: dict[str, Any]) -> str:
