@@ -77,7 +77,8 @@ def write_split() -> WriteCorpus:
                 Dialogue(
                     id=f"d{number}",
                     speakers=tuple("AB"[i % 2] for i in range(length)),
-                    texts=tuple(f"{CORPORA[name][label]} said {number} {turn}" for turn, label in enumerate(labels)),
+                    # Of the split too: what two splits share is left out.
+                    texts=tuple(f"{CORPORA[name][n]} said {split} {number} {turn}" for turn, n in enumerate(labels)),
                     labels=labels,
                     audio=vectors["audio"],
                     vision=vectors["vision"],

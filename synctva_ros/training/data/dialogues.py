@@ -191,6 +191,7 @@ IEMOCAP = DialogueCorpus(
     classes=("hap", "sad", "neu", "ang", "exc", "fru"),
     language="en",
     licence="only with its owners' release form: measure with it, ship no weights trained on it",
+    scripted=True,
     person=lambda dialogue, speaker: dialogue[:5] + speaker,  # a session has one woman and one man
 )
 EMORYNLP = DialogueCorpus(

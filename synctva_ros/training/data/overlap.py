@@ -69,17 +69,14 @@ def find_overlap(train: Split, held_out: Split) -> list[Finding]:
     ]
 
 
-def without_overlap(
-    train: Split, held_out: Split, say: Callable[[str], None], *, texts: bool = True, persons: bool = False
-) -> Split:
+def without_overlap(train: Split, held_out: Split, say: Callable[[str], None], *, persons: bool = False) -> Split:
     """The training split without what the held-out one holds too; of dialogues, whole ones are left out.
 
     Args:
         train: what is learned from.
         held_out: what is judged by; it stays as it is.
         say: gets a sentence for each kind of thing that is shared, with how many items are left out for it.
-        texts: leave out the same texts; False where people act from one script on purpose, as in IEMOCAP.
-        persons: leave out those who are in both splits.
+        persons: leave out those who are in both splits; otherwise nothing is said of them.
 
     Raises:
         CorpusError: a recording cannot be read.
@@ -90,10 +87,9 @@ def without_overlap(
         shared.setdefault(finding.what, set()).add(finding.train)
     kept = train.items
     for what, names in shared.items():
-        sentence = f"{_named(held_out)} holds {counted(len(names), what)} of {_named(train)} too"
-        if (what == "text" and not texts) or (what == "person" and not persons):
-            say(f"{sentence}; nothing is left out for that")
+        if what == "person" and not persons:
             continue
+        sentence = f"{_named(held_out)} holds {counted(len(names), what)} of {_named(train)} too"
         gone = [item for item in train.items if (item.person if what == "person" else item.id) in names]
         ids, dialogues = {item.id for item in gone}, {item.dialogue for item in gone} - {""}
         before = len(kept)
@@ -106,14 +102,14 @@ def without_overlap(
 
 
 def dialogues_without_overlap(
-    train: Corpus, held_out: Corpus, say: Callable[[str], None], *, texts: bool = True, persons: bool = False
+    train: Corpus, held_out: Corpus, say: Callable[[str], None], *, persons: bool = False
 ) -> Corpus:
     """The same for dialogues in the layout of ``read_corpus``.
 
     Raises:
         ValueError: nothing would be left.
     """
-    left = without_overlap(_as_split(train), _as_split(held_out), say, texts=texts, persons=persons)
+    left = without_overlap(_as_split(train), _as_split(held_out), say, persons=persons)
     kept = {item.dialogue for item in left.items}
     return replace(train, dialogues=tuple(dialogue for dialogue in train.dialogues if dialogue.id in kept))
 
@@ -263,7 +259,7 @@ def _unit(images: FloatArray | ImageArray) -> FloatArray:
 
 
 def _texts(train: Split, held_out: Split) -> Iterator[Finding]:
-    if "voice" in (train.corpus.kind, held_out.corpus.kind):
+    if train.corpus.scripted or held_out.corpus.scripted:
         return
     ours: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for lines, ids in _telling(train):

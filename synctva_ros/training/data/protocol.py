@@ -140,6 +140,7 @@ class CorpusReader(ABC):
         licence: in words, with what trained weights inherit of it.
         splits: that are handed out for training.
         relabels: name of the corpus whose items it judges anew; empty: they are its own.
+        scripted: whether people speak the same sentences on purpose, so that the same text says nothing.
         akin: names of corpora that were taken from the same source, so that they may share items.
     """
 
@@ -150,6 +151,7 @@ class CorpusReader(ABC):
     licence: str
     splits: tuple[str, ...] = ("train", "valid")
     relabels: str = ""
+    scripted: bool = False
     akin: tuple[str, ...] = ()
 
     @abstractmethod

@@ -21,6 +21,7 @@ class VoiceCorpus(CorpusReader):
 
     kind: Kind = "voice"
     splits: tuple[str, ...] = ("train",)
+    scripted: bool = True
     text: str = ""
 
     def file(self, root: Path, split: str) -> Path:

@@ -27,6 +27,7 @@ from synctva_ros.network.synctva import DialogueBatch, SyncTVA, SyncTVAConfig
 from synctva_ros.network.weights import Description, load, save
 from synctva_ros.training.checkpoint import CHECKPOINT
 from synctva_ros.training.data.dialogues import VECTORS, Corpus, Dialogue, read_corpus
+from synctva_ros.training.data.overlap import dialogues_without_overlap
 from synctva_ros.training.data.text_vectors import encode_texts
 from synctva_ros.training.evaluation.metrics import Scores, fit_temperature, score
 from synctva_ros.training.loop import Task, fit, forget, seeded, side_by_side
@@ -272,7 +273,8 @@ def train(
 ) -> Run:
     """Train one network for each seed; what is finished in ``out`` is kept, what is unfinished goes on.
 
-    The epoch is the one with the best weighted F1 on the validation split, averaged with the two before it; the
+    Dialogues of which the validation split holds lines are left out, and that is reported. The epoch is the one with
+    the best weighted F1 on the validation split, averaged with the two before it; the
     temperature is fitted on that split too.
 
     Args:
@@ -297,6 +299,7 @@ def train(
     """
     device = _device(device)
     splits = [read_corpus(erc_folder(data), corpus, split) for split in ("train", "valid")]
+    splits[0] = dialogues_without_overlap(splits[0], splits[1], report)
     first = splits[0]
     used = usable(first, modalities)
     for name in VECTORS:

@@ -20,6 +20,7 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 from synctva_ros.encoders.face_network import SIDE, FaceNetwork, FaceNetworkConfig
 from synctva_ros.encoders.weights import save_encoder
 from synctva_ros.events import EMOTIONS, FloatArray
+from synctva_ros.training.data.overlap import without_overlap
 from synctva_ros.training.data.protocol import Split
 from synctva_ros.training.data.registry import read_split
 from synctva_ros.training.evaluation.metrics import Scores, score
@@ -131,7 +132,7 @@ def train_face_encoder(
     """
     rng = seeded(seed)
     training, validation = (read_faces(data, recipe.corpus, split) for split in ("train", "valid"))
-    images, targets = as_tensors(training)
+    images, targets = as_tensors(without_overlap(training, validation, say))
     held_out, wanted = as_tensors(validation)
     labels = wanted.argmax(dim=1).numpy()
     task = FaceTask(recipe, images, targets, rng)
