@@ -138,7 +138,7 @@ def train_face_encoder(
     task = FaceTask(recipe, images, targets, rng)
     fit(task, recipe, out, "faces", made_of={"seed": seed, "images": len(images)}, progress=progress)
     probabilities = predict(task.network, held_out)
-    scores = score(probabilities, labels, EMOTIONS)
+    scores = score(probabilities, labels, EMOTIONS, unit="picture")
     save_encoder(
         task.network,
         out,

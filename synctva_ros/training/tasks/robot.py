@@ -642,6 +642,7 @@ def train(
         "data": "MELD, EmoryNLP (scenes of MELD's training split), DailyDialog (dialogues with more than joy), "
         "RAVDESS, FER2013",
         "licence": "CC-BY-NC-SA-4.0 AND LicenseRef-FER2013: not for commercial use",
+        "chosen_on": ["meld valid"],
         "epoch": history.chosen(task.selection),
         **as_settings(recipe),
         "seed": seed,

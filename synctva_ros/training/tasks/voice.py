@@ -326,7 +326,8 @@ def train_voice_encoder(
     fold = fold_of(clips, recipe.folds)
     labels = np.array([clip.label for clip in clips])
     network, probabilities = VoiceTraining(recipe, out, clips, seed, progress).run(fold, recipe.folds)
-    scores = score(probabilities, labels, EMOTIONS)
+    persons = [clip.person for clip in clips]
+    scores = score(probabilities, labels, EMOTIONS, groups=persons, unit="person")
     figures = {
         "unweighted_recall": round(scores.unweighted_recall, 4),
         "accuracy": round(scores.accuracy, 4),
@@ -395,7 +396,8 @@ def leave_out(
     np.savez(out / "left-out.npz", probabilities=probabilities[away], labels=labels)
     for part in out.glob("member-*"):
         forget(part)
-    return score(probabilities[away], labels, EMOTIONS)
+    persons = [clip.person for clip, is_away in zip(clips, away, strict=True) if is_away]
+    return score(probabilities[away], labels, EMOTIONS, groups=persons, unit="person")
 
 
 class VoiceTraining:
