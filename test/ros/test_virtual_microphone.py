@@ -15,8 +15,12 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 pytest.importorskip("sounddevice", exc_type=OSError, reason="PortAudio (libportaudio2) is not installed")
 
+from synctva_ros.sources.media import MediaFile
+
 DEMO = Path(__file__).parents[2] / "synctva_ros/demo"
 SCRIPT = json.loads((DEMO / "dialogue.json").read_text())["turns"]
+#: Generous: nothing here depends on how fast the machine is.
+PATIENCE = 180.0
 pytestmark = pytest.mark.skipif(
     shutil.which("pulseaudio") is None or shutil.which("paplay") is None, reason="PulseAudio is not installed"
 )
@@ -62,6 +66,7 @@ def finals(lines):
     return [emotion for emotion in map(json.loads, lines) if emotion["status"] != "PROVISIONAL"]
 
 
+@pytest.mark.timeout(900)
 def test_the_dialogue_through_a_microphone(virtual_microphone):
     command = [sys.executable, "-m", "synctva_ros.apps.cli", "run", "--mic", "pulse", "--json", "--whisper", "demo"]
     process = subprocess.Popen(
@@ -84,27 +89,29 @@ def test_the_dialogue_through_a_microphone(virtual_microphone):
     for reader in readers:
         reader.start()
     try:
-        assert opened.wait(120.0), "".join(log)
+        assert opened.wait(PATIENCE), "".join(log)
         second = subprocess.run(command, env=virtual_microphone, capture_output=True, text=True, check=False)
         assert second.returncode == 1
         assert "is running already in the ROS domain" in second.stderr.splitlines()[-1]
         begun = time.time()
         subprocess.run(["paplay", str(DEMO / "dialogue.flac")], env=virtual_microphone, check=True)
-        deadline = time.monotonic() + 20.0
+        played = time.time() - begun
+        deadline = time.monotonic() + PATIENCE
         while len(finals(lines)) < len(SCRIPT) and time.monotonic() < deadline:
             time.sleep(0.1)
     finally:
         process.send_signal(signal.SIGINT)
-        code = process.wait(timeout=30)
+        code = process.wait(timeout=PATIENCE)
         for reader in readers:
             reader.join()
     emotions = finals(lines)
-    assert len(lines) > 3 * len(emotions)  # the others are provisional
+    assert len(lines) > len(emotions)  # the others are provisional
     assert [emotion["text"] for emotion in emotions] == [turn["text"] for turn in SCRIPT], "".join(log)
     assert code == 130
-    # When the first sample of paplay enters the sink is not known exactly; from then on, both clocks are the same.
+    # When the first sample of paplay enters the sink is not known exactly, only that paplay ends when all was heard;
+    # from the first one on, both clocks are the same.
     ends = [e["header"]["stamp"]["sec"] + e["header"]["stamp"]["nanosec"] * 1e-9 - begun for e in emotions]
     late = [end - turn["end"] for end, turn in zip(ends, SCRIPT, strict=True)]
-    assert -0.1 <= min(late) <= max(late) < 1.5
+    assert -0.1 <= min(late) <= max(late) <= played - MediaFile(DEMO / "dialogue.flac").duration + 0.1
     assert max(late) - min(late) < 0.1
     assert len({emotion["stream_id"] for emotion in emotions}) == 1
