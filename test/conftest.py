@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
+from hypothesis import HealthCheck, settings
+
 
 def own_domain() -> tuple[int, IO[str]]:
     """A ROS domain that no other run of these tests on this machine is in, and the lock that keeps it so."""
@@ -32,3 +34,6 @@ os.environ["ROS_DOMAIN_ID"] = str(DOMAIN)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The ROS wheels set no AMENT_PREFIX_PATH; their resource index is in the environment's prefix.
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
+# No test depends on how fast the machine is.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")

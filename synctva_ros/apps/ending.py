@@ -123,6 +123,14 @@ def _leave(status: int) -> None:
     os._exit(status)
 
 
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
 class _Watch:
     """Takes the two signals, and ends the process when the main thread does not."""
 
@@ -157,6 +165,13 @@ class _Watch:
     def _raise(self, number: int, frame: FrameType | None) -> None:
         # A second one must not cut the taking down short.
         if self.interruption is None and not self._ended.is_set():
+            if _is_importing(frame):
+                # A library of C++ that is interrupted while it is being imported ends the process by abort().
+                main = threading.main_thread().ident  # which may be waiting by then, and shall not go on with that
+                again = threading.Timer(0.02, signal.pthread_kill, (main, number))
+                again.daemon = True
+                again.start()
+                return
             self.interruption = Interrupted(number)
             _quieten()
             raise self.interruption
@@ -169,10 +184,11 @@ class _Watch:
                 if not told:
                     return
                 number = told[0]
-        if not self._ended.wait(patience):
-            interruption = self.interruption or Interrupted(number)
-            interruption.say()
-            _leave(interruption.status)
+            # The pipe stays open: a second signal is written into it too.
+            if not self._ended.wait(patience):
+                interruption = self.interruption or Interrupted(number)
+                interruption.say()
+                _leave(interruption.status)
 
     def _unraisable(self, unraisable: Any) -> None:
         """Without a word of an interruption that hit a place that cannot raise; the watch ends the process then."""

@@ -87,6 +87,14 @@ def test_what_was_begun_is_taken_down():
     assert end(process, signal.SIGTERM) == (143, "down\n" + SAID[signal.SIGTERM] + "\n")
 
 
+def test_an_import_is_not_cut_short(tmp_path):
+    """A library of C++ that is interrupted while it is being imported may end the process by abort()."""
+    slow = "import sys, time\nprint('ready', flush=True)\ntime.sleep(1)\nsys.stderr.write('whole\\n')\n"
+    (tmp_path / "slow.py").write_text(slow)
+    body = f"ending.patience = {PATIENCE}\nsys.path.insert(0, {str(tmp_path)!r})\nimport slow\ntime.sleep({PATIENCE})"
+    assert end(guarded(body), signal.SIGTERM) == (143, f"whole\n{SAID[signal.SIGTERM]}\n")
+
+
 def test_a_second_signal_does_not_cut_the_taking_down_short():
     body = (
         "import os, signal\n"
