@@ -429,6 +429,8 @@ def figures(probabilities: FloatArray, labels: IntArray) -> dict[str, float]:
 
 def readers(adapter: str) -> list[TextEncoder]:
     """The trainings of which a text encoder is the average, in order; none where only the average was kept."""
+    if not adapter:  # as its authors trained it, on none of these corpora
+        return []
     return [TextEncoder(str(path.parent)) for path in sorted(locate(adapter).glob("meld-*/model.json"))]
 
 
@@ -463,7 +465,8 @@ def read_material(
     if members := readers(recipe.text_adapter):
         parts = unread_words(meld, emory, daily, members, words)
     else:
-        print(f"{recipe.text_adapter} has only an average: the words are those that it was trained on itself")
+        if recipe.text_adapter:
+            print(f"{recipe.text_adapter} has only an average: the words are those that it was trained on itself")
         parts = [(number, corpus, words) for number, corpus in enumerate((meld, emory, daily))]
     texts: list[FloatArray] = []
     groups: list[list[DialogueRows]] = [[], [], []]
