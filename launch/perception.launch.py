@@ -123,7 +123,9 @@ class BringUp:
         """Return the next step after a node has changed its state; raise when it refused."""
         event = context.locals.event
         waiting = self._waiting
-        if not waiting or event.action is not waiting[0] or event.goal_state in ("configuring", "activating"):
+        if context.is_shutdown or not waiting or event.action is not waiting[0]:
+            return []
+        if event.goal_state in ("configuring", "activating"):
             return []
         if self._timer is not None:
             self._timer.cancel()
@@ -170,9 +172,10 @@ def claim(names: list[str], namespace: str) -> Node:
 
 
 def release(graph: Node) -> None:
-    """Take the node down that stood for this graph."""
-    graph.destroy_node()
-    graph.context.shutdown()
+    """Take the node down that stood for this graph; the launch may be told to end more than once."""
+    if graph.context.ok():
+        graph.destroy_node()
+        graph.context.shutdown()
 
 
 def give_way(graph: Node, names: list[str]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
-from synctva_ros.ros.graph import create_node
-from synctva_ros.ros.node import run_node
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the node takes it: an interrupted import has 50 lines to say
+
+from synctva_ros.ros.graph import create_node  # noqa: E402
+from synctva_ros.ros.node import run_node  # noqa: E402
 
 
 def main(name: str) -> None:

@@ -357,13 +357,17 @@ def run_node(build: Callable[[], PerceptionNode], args: Sequence[str] | None = N
         rclpy.init(args=list(args) if args is not None else sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     except (RuntimeError, ValueError) as error:  # a parameter file that is no such file, --ros-args that are none
         sys.exit(f"not started: {error}")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    told: list[int] = []
+    for number in signals:
+        signal.signal(number, lambda number, frame: told.append(number))  # half a node cannot be taken down
     node = build()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        while True:
+        for number in signals:
+            signal.signal(number, signal.default_int_handler)
+        while not told:
             executor.spin_once(timeout_sec=0.5)  # Python sees a signal only when this returns
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

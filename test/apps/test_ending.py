@@ -101,6 +101,8 @@ def test_a_second_signal_does_not_cut_the_taking_down_short():
         "try: ready(); time.sleep(600)\n"
         "finally:\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.5)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print('down', file=sys.stderr)"
     )
     assert end(guarded(body), signal.SIGINT) == (130, "down\n" + SAID[signal.SIGINT] + "\n")

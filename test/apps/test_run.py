@@ -453,6 +453,20 @@ class TestEnvironment:
         sentence = self.said(*command, HOME=home, ROS_LOG_DIR=None, ROS_HOME=None)
         assert "set ROS_LOG_DIR to a folder that can be written" in sentence
 
+    def test_what_only_a_node_can_tell_is_said_once(self):
+        line = ("run", "--media", DEMO / "dialogue.flac", "--set", "transcriber.compute_type=float16")
+        done = subprocess.run(
+            [sys.executable, "-m", "synctva_ros.apps.cli", *map(str, line), "--whisper", "demo", "--device", "cpu"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 1
+        assert done.stdout == ""
+        begun, sentence = done.stderr.splitlines()
+        assert begun.startswith("Loading the models")
+        assert sentence.startswith("synctva: transcriber: parameter 'compute_type': 'float16' is not supported here")
+
     def test_a_place_that_is_given(self, tmp_path, monkeypatch):
         from synctva_ros.ros.environment import check_environment
 
