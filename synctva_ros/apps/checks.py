@@ -13,7 +13,7 @@ from typing import Any
 from synctva_ros.apps.ending import Failure
 from synctva_ros.config import NODES, Overrides
 from synctva_ros.plural import counted
-from synctva_ros.weights import WEIGHTS
+from synctva_ros.weights import FACE, SHIPPED_WEIGHTS, VOICE, WEIGHTS
 
 _OWN = ("model.json", "model.safetensors")
 
@@ -45,19 +45,19 @@ def check_nodes(nodes: Overrides) -> None:
     if transcriber is not None and transcriber.model and find_spec("faster_whisper") is None:
         raise Failure("the recogniser of speech needs a package that is missing: pip install faster-whisper")
     if emotion is not None:
-        check_weights(emotion.weights, "emotion.weights")
+        check_weights(emotion.weights, "emotion.weights", SHIPPED_WEIGHTS)
     if features is not None:
         for option in ("text_encoder", "audio_encoder"):
             check_encoder(getattr(features, option), f"features.{option}")
         if features.audio_encoder == "voice":
-            check_weights(features.audio_weights, "features.audio_weights")
+            check_weights(features.audio_weights, "features.audio_weights", WEIGHTS / VOICE)
         folder = features.text_weights
         if folder.startswith(("/", "./", "../", "~")) and not Path(folder).expanduser().is_dir():  # else of a hub
             raise Failure(f"there is no folder {folder} (features.text_weights): give a folder or a name")
     if faces is not None and faces.vision:
         check_encoder(faces.face_encoder, "faces.face_encoder")
         if faces.face_encoder == "expression":
-            check_weights(faces.face_weights, "faces.face_weights")
+            check_weights(faces.face_weights, "faces.face_weights", WEIGHTS / FACE)
         detector = faces.face_detector
         if detector not in ("", "haar", "whole-image") and not Path(detector).expanduser().is_file():
             raise Failure(f"there is no file {detector} (faces.face_detector): give the path of a YuNet ONNX file")
@@ -114,8 +114,13 @@ def check_output(path: Path) -> None:
             raise OSError(number, os.strerror(number))
 
 
-def check_weights(name: str, option: str) -> None:
-    """The files of weights are there and whole; empty for those that come with the package.
+def check_weights(name: str, option: str, shipped: Path) -> None:
+    """The files of weights are there, whole and of the kind that is needed, as far as can be seen at once.
+
+    Args:
+        name: of weights that come with the package, or a folder; empty for ``shipped``.
+        option: how they were named.
+        shipped: those that come with the package for this purpose.
 
     Raises:
         Failure: one of them is not.
@@ -135,7 +140,7 @@ def check_weights(name: str, option: str) -> None:
 
     part = _OWN[0]
     try:
-        json.loads((folder / part).read_bytes())
+        written = json.loads((folder / part).read_bytes())
         part = _OWN[1]
         with safe_open(folder / part, "numpy"):  # reads where the tensors are, not what they are
             pass
@@ -143,6 +148,14 @@ def check_weights(name: str, option: str) -> None:
         raise Failure(
             f"{folder / part} cannot be read ({error}; {option}): fetch or train the weights again"
         ) from error
+    needed = json.loads((shipped / _OWN[0]).read_bytes())
+    for entry in ("format_version", "architecture"):
+        found = written.get(entry) if isinstance(written, dict) else None
+        if found != needed[entry]:
+            raise Failure(
+                f"{folder / _OWN[0]} has the {entry.replace('_', ' ')} {found!r}, but {needed[entry]!r} is needed "
+                f"({option}): choose other weights, or train these again"
+            )
 
 
 def check_encoder(name: str, option: str) -> None:

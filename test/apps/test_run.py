@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -108,6 +109,8 @@ def small(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "model.json").write_text(description)
         (tmp_path / folder / "model.safetensors").touch()
+    shutil.copytree(ROOT / "synctva_ros/weights/voice_emotion", tmp_path / "old")
+    (tmp_path / "old/model.json").write_text('{"format_version": 2}')
     (tmp_path / "bad.yaml").write_text("/**/emotion:\n  ros__parameters:\n    max_turns: 0\n")
     return tmp_path
 
@@ -120,6 +123,14 @@ def small(tmp_path):
         ("run --media a.wav", "a.wav: cannot be read as a media file ("),
         ("run --media a.wav --set emotion.weights=damaged", "damaged/model.safetensors cannot be read ("),
         ("run --media a.wav --set faces.face_weights=foreign", "foreign/model.json cannot be read ("),
+        (
+            "run --media a.wav --set faces.face_weights=old",
+            "old/model.json has the format version 2, but 3 is needed (",
+        ),
+        (
+            "run --media a.wav --set features.audio_weights=synctva",
+            "has the architecture 'sync-tva', but 'voice-residual' is needed (features.audio_weights)",
+        ),
         ("run --media a.wav --config no.yaml", "no.yaml: there is no such file (--config)"),
         ("run --media a.wav --config bad.yaml", "bad.yaml, line 3: parameter 'max_turns': 0 is not from 1 to 1000"),
         ("run --media a.wav --set utterance.hangover=9", "--set utterance.hangover: 9.0 is not from 0.1 to 3"),
