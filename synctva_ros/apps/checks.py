@@ -12,7 +12,6 @@ from typing import Any
 
 from synctva_ros.apps.ending import Failure
 from synctva_ros.config import NODES, Overrides
-from synctva_ros.plural import counted
 from synctva_ros.weights import FACE, SHIPPED_WEIGHTS, VOICE, WEIGHTS
 
 _OWN = ("model.json", "model.safetensors")
@@ -209,13 +208,8 @@ def check_microphone(config: Any) -> None:
         raise Failure("there is no microphone on this machine; connect one, or play a file with --media FILE")
     device = int(config.device) if config.device.isdigit() else config.device or None
     try:
-        found = sounddevice.query_devices(device, "input")
+        sounddevice.query_devices(device, "input")
     except (sounddevice.PortAudioError, ValueError) as error:
         name = "the default microphone" if device is None else f"microphone {config.device!r}"
         reason = str(error).splitlines()[0]
         raise Failure(f"{name} cannot be used ({reason}); there are: {', '.join(inputs)}") from error
-    if found["max_input_channels"] < config.channels:
-        raise Failure(
-            f"microphone {found['name']!r} has {counted(found['max_input_channels'], 'channel')}, not "
-            f"{config.channels}; set microphone.channels to what it has"
-        )

@@ -46,9 +46,13 @@ class DeviceNode(PerceptionNode):
 
     def diagnose(self) -> tuple[int, str, dict[str, Any]]:
         """Whether the device gives something."""
-        if self._source is None or not self._source.connected:
-            return 2, f"the device gives no {self.gives}", vars(self._source.counters) if self._source else {}
-        return 0, self.doing, vars(self._source.counters)
+        if self._source is None:
+            return 2, f"the device gives no {self.gives}", {}
+        values = vars(self._source.counters)
+        if self._source.connected:
+            return 0, self.doing, values
+        why = f": {self._source.trouble}" if self._source.trouble else ""
+        return 2, f"the device gives no {self.gives}{why}", values
 
 
 class MicrophoneNode(DeviceNode):

@@ -93,11 +93,8 @@ class Camera(Device):
                     capture.release()
             if stop.is_set() or (self._is_file and given):
                 continue
-            self.connected = False
             self.counters.reconnects += 1
-            what = f"camera {self._device!r} was lost" if given else refused
-            self._warn(f"{what}; next attempt in {backoff.seconds:g} s")
-            backoff.wait()
+            self._lose(f"camera {self._device!r} was lost" if given else refused, backoff)
 
     def _play(self, backoff: Backoff, stop: threading.Event) -> bool:
         """Give the images of a video on at its own speed; return whether there was one."""

@@ -36,10 +36,10 @@ class Device(ABC):
         name: of the thread.
         clock: the node's time [ns].
         log: called with one sentence when the device is open.
-        warn: called with one sentence when the device is lost or refused.
+        warn: called with one sentence when the device is lost or refused; for each reason once.
 
     Attributes:
-        connected: whether the device gives something.
+        trouble: why the device gives nothing, as far as that is known.
     """
 
     def __init__(
@@ -51,7 +51,19 @@ class Device(ABC):
         self._warn = warn
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self.connected = False
+        self._connected = False
+        self.trouble = ""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the device gives something."""
+        return self._connected
+
+    @connected.setter
+    def connected(self, connected: bool) -> None:
+        self._connected = connected
+        if connected:
+            self.trouble = ""
 
     def start(self) -> None:
         """Begin to read; a device that is not there yet is tried again and again."""
@@ -78,9 +90,15 @@ class Device(ABC):
                     return
                 if self.connected:  # it has worked in between
                     backoff.reset()
-                self.connected = False
-                self._warn(f"{self._name}: {type(error).__name__}: {error}; next attempt in {backoff.seconds:g} s")
-                backoff.wait()
+                self._lose(f"{self._name}: {type(error).__name__}: {error}", backoff)
+
+    def _lose(self, reason: str, backoff: Backoff) -> None:
+        """Note why the device gives nothing, and wait for the next attempt."""
+        self.connected = False
+        if reason != self.trouble:
+            self.trouble = reason
+            self._warn(f"{reason}; next attempt in {backoff.seconds:g} s")
+        backoff.wait()
 
     @abstractmethod
     def _run(self, stop: threading.Event) -> None:

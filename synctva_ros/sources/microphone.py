@@ -22,8 +22,9 @@ SILENT_AFTER = 1.5
 #: An ADC time further away from now than this is not one [s]: some host APIs leave it 0.
 PLAUSIBLE = 2.0
 
-#: What PortAudio says of a rate that a device does not take.
+#: What PortAudio says of a rate or a number of channels that a device does not take.
 INVALID_RATE = "Invalid sample rate"
+INVALID_CHANNELS = "Invalid number of channels"
 
 
 class SourceError(RuntimeError):
@@ -82,7 +83,7 @@ class Microphone(Device):
         clock: the node's time [ns].
         on_chunk: called with each chunk from the microphone's thread.
         log: called with one sentence when the device is open.
-        warn: called with one sentence when the device is lost or refused.
+        warn: called with one sentence when the device is lost or refused, or used in another way than asked.
 
     """
 
@@ -122,32 +123,36 @@ class Microphone(Device):
             except (self._sounddevice.PortAudioError, ValueError) as error:
                 if not stop.is_set():
                     self.connected = False
-                    if self._takes_own_rate(error):
+                    if self._takes_own(error):
                         continue
                     name = "default input" if self._device is None else self._device
                     what = f"asked for {self._sample_rate} Hz, {counted(self._channels, 'channel')}"
-                    self._warn(f"microphone {name!r}: {error} ({what}); next attempt in {backoff.seconds:g} s")
                     self.counters.reconnects += 1
-                    backoff.wait()
+                    self._lose(f"microphone {name!r}: {error} ({what})", backoff)
 
-    def _takes_own_rate(self, error: Exception) -> bool:
-        """Whether the device refused the rate that was asked for and has one of its own, which is taken from now on."""
-        if INVALID_RATE not in str(error):
-            return False
+    def _takes_own(self, error: Exception) -> bool:
+        """Whether the device refused a rate or number of channels and has its own, which is taken from now on."""
         try:
             device = self._sounddevice.query_devices(self._device, "input")
-            own = round(device["default_samplerate"])
         except (self._sounddevice.PortAudioError, ValueError):
             return False
-        if own in (0, self._sample_rate):
-            return False
-        self._warn(
-            f"microphone {device['name']!r} does not take {self._sample_rate} Hz; its own {own} Hz are taken: set "
-            "microphone.sample_rate"
-        )
-        self._frames = max(round(self._frames * own / self._sample_rate), 1)
-        self._sample_rate = own
-        return True
+        rate, channels = round(device["default_samplerate"]), device["max_input_channels"]
+        if INVALID_RATE in str(error) and rate not in (0, self._sample_rate):
+            self._warn(
+                f"microphone {device['name']!r} does not take {self._sample_rate} Hz; its own {rate} Hz are taken: set "
+                "microphone.sample_rate"
+            )
+            self._frames = max(round(self._frames * rate / self._sample_rate), 1)
+            self._sample_rate = rate
+            return True
+        if INVALID_CHANNELS in str(error) and channels not in (0, self._channels):
+            self._warn(
+                f"microphone {device['name']!r} does not give {counted(self._channels, 'channel')}; its own {channels} "
+                "are taken: set microphone.channels"
+            )
+            self._channels = channels
+            return True
+        return False
 
     def _read(self, backoff: Backoff, stop: threading.Event) -> None:
         stream_id = new_stream_id("m")

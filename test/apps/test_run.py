@@ -193,7 +193,6 @@ class TestMicrophone:
             ((), {}, "there is no microphone on this machine"),
             (("head", "desk"), {"device": "foot"}, "microphone 'foot' cannot be used"),
             (("head", "desk"), {"device": "foot"}, "there are: 0 head, 1 desk"),
-            (("head",), {"channels": 4}, "'head' has 2 channels, not 4; set microphone.channels"),
         ],
     )
     def test_one_that_is_not_there_or_cannot_do_it(self, monkeypatch, names, given, sentence):

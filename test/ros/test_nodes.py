@@ -132,6 +132,13 @@ def test_the_camera(lab, astronaut, tmp_path):
         np.testing.assert_array_equal(pixels(message), astronaut)
 
 
+def test_a_device_that_gives_nothing_says_why(lab):
+    lab.up("camera", device="no-such-camera")
+    why = "the device gives no images: camera 'no-such-camera' cannot be opened"
+    until(lambda: lab.state("camera")[:2] == (2, why), why)
+    assert lab.diagnosed("camera", 2) == why
+
+
 @pytest.mark.parametrize("realtime", [False, True])
 def test_media(lab, realtime, tmp_path):
     av = pytest.importorskip("av")

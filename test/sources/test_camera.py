@@ -128,13 +128,15 @@ def test_of_a_fast_video_no_more_images_are_given_on_than_asked_for(video):
 def test_a_missing_device_is_reported_and_tried_again_ever_later(tmp_path, short_waits):
     made, images, reports = make(tmp_path / "no-such-camera")
     made.start()
-    until(lambda: len(reports) >= 4)
+    begun = time.monotonic()
+    until(lambda: made.counters.reconnects >= 5)
     stop_quickly(made)
+    assert time.monotonic() - begun >= 0.02 + 0.04 + 0.08 + 0.08
     assert images == []
-    assert made.counters.reconnects == len(reports)
-    for report, wait in zip(reports, ("0.02", "0.04", "0.08", "0.08"), strict=False):
-        assert report.endswith(f"cannot be opened; next attempt in {wait} s")
-        assert "no-such-camera" in report
+    (report,) = reports  # said once
+    assert report.endswith("cannot be opened; next attempt in 0.02 s")
+    assert made.trouble in report
+    assert "no-such-camera" in made.trouble
 
 
 def test_stop_is_quick_while_waiting_for_the_device(tmp_path, monkeypatch):
@@ -247,14 +249,12 @@ def test_a_camera_that_dies_is_reported_and_opened_again(capture, short_waits, m
         "camera 0 is open: 20x10",
         "camera 0 was lost",
         "camera 0 cannot be opened",
-        "camera 0 cannot be opened",
         "camera 0 is open: 20x10",
     ]
     assert [report.split("in ")[1] for report in reports if "next" in report] == [
         "0.02 s",
         "0.02 s",
         "0.04 s",
-        "0.08 s",
     ]
     assert capture.opened == [0, 0, 0, 0, 0]
     assert capture.released == 5
