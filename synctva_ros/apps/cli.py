@@ -10,6 +10,7 @@ from typing import Any
 
 from synctva_ros import __version__
 from synctva_ros.apps import ending
+from synctva_ros.evaluation.command import add_evaluation_commands
 from synctva_ros.training import command
 
 
@@ -67,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Example: synctva download-detector",
     )
     download.set_defaults(handler=_download_detector)
+    add_evaluation_commands(commands)
     command.add_commands(commands)
     return main
 

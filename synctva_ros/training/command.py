@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synctva_ros.evaluation.command import look_for, look_for_matplotlib
 from synctva_ros.plural import counted
 from synctva_ros.training.data.command import add_data_commands
 
@@ -56,39 +56,6 @@ def add_commands(commands: Any) -> None:
     evaluate.add_argument("--report", type=Path, metavar="FILE", help="write a page with plots here (HTML)")
     evaluate.add_argument("--modalities", metavar="LETTERS", help="only these of those trained on: t, a, v")
     evaluate.set_defaults(handler=partial(_run, _evaluate))
-
-    score = commands.add_parser(
-        "score",
-        help="compare what synctva recognize wrote with the truth",
-        description="How often the estimates are right, file by file. Of several utterances of a file the "
-        "probabilities are averaged by duration; a file with a label but no utterance counts as wrong.",
-        epilog="Example: synctva score emotions.jsonl --labels labels.csv --report scores.html",
-    )
-    score.add_argument("recognised", type=Path, metavar="RECOGNISED.jsonl", help="what recognize --json wrote")
-    score.add_argument(
-        "--labels",
-        type=Path,
-        metavar="FILE",
-        help="CSV with the columns file and emotion, also actor if you know it, or a folder with one folder per class "
-        "(default: the class is the name of the folder that a file is in)",
-    )
-    score.add_argument("--json", type=Path, metavar="FILE", help="write figures and predictions here, for compare")
-    score.add_argument("--report", type=Path, metavar="FILE", help="write a page with plots here (HTML)")
-    score.set_defaults(handler=partial(_run, _score))
-
-    compare = commands.add_parser(
-        "compare",
-        help="whether two runs differ",
-        description="Compare what two networks say of the same utterances, or two recognitions of the same files: "
-        "the difference of each figure, its interval and p value, and whether one is better. Dialogues (persons, "
-        "files) are drawn anew, the same for both, and so are the seeds.",
-        epilog="Example: synctva compare RUN/valid.json OTHER/valid.json",
-    )
-    for letter in "ab":
-        name = f"{letter.upper()}.json"
-        compare.add_argument(letter, type=Path, metavar=name, help="what evaluate or score wrote with --json")
-    compare.add_argument("--json", type=Path, metavar="FILE", help="write the comparison here")
-    compare.set_defaults(handler=partial(_run, _compare))
 
     ablate = commands.add_parser(
         "ablate",
@@ -224,17 +191,6 @@ def _dialogue_recipe(arguments: argparse.Namespace) -> Recipe:
     return recipe
 
 
-def _look_for(*paths: Path) -> None:
-    """Say that something is not there before PyTorch is loaded, which takes seconds; the rest is judged later.
-
-    Raises:
-        ValueError: the sentence says which.
-    """
-    for path in paths:
-        if not path.exists():
-            raise ValueError(f"{path}: there is no such file or folder")
-
-
 def _look_for_split(arguments: argparse.Namespace, split: str) -> None:
     folder = arguments.data / "erc" if (arguments.data / "erc").is_dir() else arguments.data
     path = folder / f"{arguments.corpus}_{split}.jsonl"
@@ -249,8 +205,11 @@ def _train(arguments: argparse.Namespace) -> None:
         _train_robot(arguments, recipe)
         return
     recipe = _dialogue_recipe(arguments)
+    from synctva_ros.evaluation.predictions import VALIDATION, write_figures
+    from synctva_ros.training.evaluate import evaluate
     from synctva_ros.training.tasks.dialogue import train
 
+    where: dict[str, Any] = {"cache": arguments.cache, "device": arguments.device}
     train(
         arguments.data,
         arguments.corpus,
@@ -259,16 +218,17 @@ def _train(arguments: argparse.Namespace) -> None:
         context=arguments.context,
         modalities=arguments.modalities,
         seeds=arguments.seeds,
-        cache=arguments.cache,
-        device=arguments.device,
         workers=arguments.workers or os.cpu_count() or 1,
+        **where,
     )
+    found = evaluate(arguments.out, arguments.data, arguments.corpus, "valid", progress=False, **where)
+    write_figures(found.summary, found.predictions, arguments.out / VALIDATION)  # for compare
 
 
 def _train_robot(arguments: argparse.Namespace, recipe: RobotRecipe) -> None:
     if arguments.corpus or arguments.context != "causal" or arguments.modalities != "tav":
         raise ValueError("a recipe for a robot has its own corpora, context and modalities: leave these options out")
-    _look_for(arguments.data)
+    look_for(arguments.data)
     from synctva_ros.training.tasks.robot import train
 
     for seed in arguments.seeds:
@@ -286,9 +246,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if not arguments.run.is_dir():
         raise ValueError(f"{arguments.run / 'run.json'} is missing: give a folder that synctva train wrote")
     _look_for_split(arguments, arguments.split)
-    _look_for_matplotlib(arguments)
-    from synctva_ros.training.evaluation.evaluate import evaluate, print_scores, write_page
-    from synctva_ros.training.evaluation.predictions import write_figures
+    look_for_matplotlib(arguments)
+    from synctva_ros.evaluation.predictions import write_figures
+    from synctva_ros.training.evaluate import evaluate, print_scores, write_page
 
     found = evaluate(
         arguments.run,
@@ -308,54 +268,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         print(f"plots: {arguments.report}")
 
 
-def _score(arguments: argparse.Namespace) -> None:
-    _look_for_matplotlib(arguments)
-    from synctva_ros.training.evaluation.predictions import write_figures
-    from synctva_ros.training.evaluation.score import figures, judge, print_figures, write_page
-
-    found = judge(arguments.recognised, arguments.labels, lambda sentence: print(sentence, file=sys.stderr))
-    reached = figures(found)
-    print_figures(reached)
-    if arguments.json is not None:
-        write_figures(reached, found.predictions, arguments.json)
-    if arguments.report is not None:
-        write_page(found, arguments.recognised, arguments.report)
-        print(f"plots: {arguments.report}")
-
-
-def _look_for_matplotlib(arguments: argparse.Namespace) -> None:
-    """Say that it is missing before the figures are reckoned, which may take minutes.
-
-    Raises:
-        ValueError: a page is asked for, and there is nothing to draw it with.
-    """
-    if arguments.report is None:
-        return
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ValueError(
-            f"--report draws with matplotlib, which is not here ({error}): pip install 'synctva-ros[train]', or leave "
-            "it out; all figures are printed, and --json writes them"
-        ) from error
-
-
-def _compare(arguments: argparse.Namespace) -> None:
-    _look_for(arguments.a, arguments.b)
-    from synctva_ros.sources.files import writing
-    from synctva_ros.training.evaluation.compare import compare, print_comparison
-
-    found = compare(arguments.a, arguments.b)
-    print_comparison(found)
-    if arguments.json is not None:
-        with writing(arguments.json):
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-
-
 def _ablate(arguments: argparse.Namespace) -> None:
     recipe = _dialogue_recipe(arguments)
-    from synctva_ros.training.evaluation.ablate import ablate, write_table
+    from synctva_ros.training.ablate import ablate, write_table
 
     results = ablate(
         arguments.data,
@@ -374,7 +289,7 @@ def _ablate(arguments: argparse.Namespace) -> None:
 
 
 def _extract(arguments: argparse.Namespace) -> None:
-    _look_for(arguments.csv, arguments.clips)
+    look_for(arguments.csv, arguments.clips)
     from synctva_ros.training.data.extract import extract_meld
 
     extract_meld(
@@ -388,7 +303,7 @@ def _extract(arguments: argparse.Namespace) -> None:
 
 
 def _train_encoder(arguments: argparse.Namespace) -> None:
-    _look_for(arguments.data)
+    look_for(arguments.data)
     from synctva_ros.training.recipe import KINDS, FaceRecipe, TextRecipe, VoiceRecipe, read_recipe
 
     recipe = read_recipe(arguments.config or arguments.encoder, _settings(arguments))
@@ -426,7 +341,7 @@ def _train_encoder(arguments: argparse.Namespace) -> None:
 
 def _run(handler: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> int:
     """Run a command; what it raises says what else there is to know."""
-    if sys.stderr.isatty() and handler not in (_score, _compare):
+    if sys.stderr.isatty():
         print("Loading PyTorch, which takes some seconds ...", file=sys.stderr)
     try:
         handler(arguments)

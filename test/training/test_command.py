@@ -9,14 +9,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from synctva_ros.apps import cli
+from synctva_ros.evaluation.metrics import MEASURES
 from synctva_ros.events import EMOTIONS
+from synctva_ros.training import ablate
 from synctva_ros.training.data.dialogues import Corpus
-from synctva_ros.training.evaluation import ablate
-from synctva_ros.training.evaluation.metrics import MEASURES
 from synctva_ros.training.recipe import Recipe, RobotRecipe, TextRecipe, read_recipe
 from synctva_ros.training.tasks import dialogue as trainer
 from synctva_ros.training.tasks import robot
@@ -80,11 +81,12 @@ def test_two_runs_are_compared(synctva: Command, tmp_path: Path, capsys: pytest.
     for name in ("one", "other"):
         (tmp_path / "tiny.yaml").write_text(TINY if name == "one" else TINY.replace("epochs: 2", "epochs: 1"))
         assert synctva("train", out=tmp_path / name, config=tmp_path / "tiny.yaml", seeds="1,2") == 0
-        assert synctva("evaluate", run=tmp_path / name, split="valid", json=tmp_path / f"{name}.json") == 0
+    assert synctva("evaluate", run=tmp_path / "one", split="valid", json=tmp_path / "one.json") == 0
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "one" / "valid.json").read_bytes()
     capsys.readouterr()
-    assert cli.main(["compare", str(tmp_path / "one.json"), str(tmp_path / "other.json")]) == 0
+    assert cli.main(["compare", str(tmp_path / "one"), str(tmp_path / "other")]) == 0
     printed = capsys.readouterr().out
-    assert f"A: {tmp_path / 'one.json'} (2 seeds)" in printed
+    assert f"A: {tmp_path / 'one'} (2 seeds)" in printed
     assert "9 items in 3 dialogues, which were drawn for the intervals" in printed
     assert "95 % interval" in printed.splitlines()[-1]
 
@@ -127,6 +129,8 @@ def test_which_recipe_is_taken(
 ) -> None:
     taken: list[Recipe] = []
     monkeypatch.setattr(trainer, "train", lambda data, name, out, given, **_: taken.append(given))
+    monkeypatch.setattr("synctva_ros.training.evaluate.evaluate", MagicMock())
+    monkeypatch.setattr("synctva_ros.evaluation.predictions.write_figures", MagicMock())
     (tmp_path / f"{corpus}_train.jsonl").touch()
     line = ["train", "--data", str(tmp_path), "--corpus", corpus, "--out", str(tmp_path)]
     assert cli.main(line + (["--config", config] if config else [])) == 0

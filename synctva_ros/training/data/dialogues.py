@@ -19,34 +19,9 @@ import numpy as np
 
 from synctva_ros.events import EMOTIONS, FloatArray
 from synctva_ros.sources.files import LineWriter, writing
-from synctva_ros.training.data.protocol import (
-    NAMES,
-    CorpusError,
-    CorpusReader,
-    IntArray,
-    Item,
-    Kind,
-    class_index,
-)
+from synctva_ros.training.data.protocol import CorpusError, CorpusReader, IntArray, Item, Kind
 from synctva_ros.training.data.registry import find_corpus
 from synctva_ros.training.data.tables import WrongLineError, entry, read_json_lines
-
-__all__ = [
-    "CORPORA",
-    "NAMES",
-    "VECTORS",
-    "Corpus",
-    "CorpusError",
-    "Dialogue",
-    "DialogueCorpus",
-    "IntArray",
-    "VotedDialogues",
-    "as_recognised",
-    "as_written",
-    "class_index",
-    "read_corpus",
-    "write_corpus",
-]
 
 #: What may lie beside the words.
 VECTORS = ("audio", "vision")

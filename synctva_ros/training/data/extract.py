@@ -21,7 +21,8 @@ from synctva_ros.sources.microphone import SourceError
 from synctva_ros.street.faces import FacesStage
 from synctva_ros.street.playback import Player
 from synctva_ros.street.voice import VoiceStage
-from synctva_ros.training.data.dialogues import CORPORA, Corpus, CorpusError, Dialogue, as_written, write_corpus
+from synctva_ros.training.data.dialogues import CORPORA, Corpus, Dialogue, as_written, write_corpus
+from synctva_ros.training.data.protocol import CorpusError
 from synctva_ros.training.data.tables import read_table
 
 #: The columns that are read; MELD has more.

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from synctva_ros.evaluation.classes import class_index
 from synctva_ros.events import EMOTIONS, FloatArray, ImageArray
-from synctva_ros.training.data.protocol import CorpusError, CorpusReader, Item, Kind, class_index
+from synctva_ros.training.data.protocol import CorpusError, CorpusReader, Item, Kind
 from synctva_ros.training.data.tables import read_table
 
 #: Of the pictures [pixels].

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from synctva_ros.evaluation.classes import NAMES
 from synctva_ros.events import EMOTIONS, FloatArray, ImageArray
 from synctva_ros.sources.files import FileError
 
@@ -22,33 +23,9 @@ IntArray = NDArray[np.int64]
 #: What is looked at: a turn of a dialogue, a recording, a picture, or words by themselves.
 Kind = Literal["dialogue", "voice", "face", "sentence"]
 
-#: What other corpora (RAVDESS, FER2013) call our classes. Calm speech is neutral.
-NAMES = {
-    "calm": "neutral",
-    "happy": "joy",
-    "happiness": "joy",
-    "sad": "sadness",
-    "angry": "anger",
-    "surprised": "surprise",
-    "fearful": "fear",
-    "disgusted": "disgust",
-}
-
 
 class CorpusError(FileError):
     """A file of a corpus cannot be used: which one, which line of it (from 1), why, and what to do."""
-
-
-def class_index(name: str) -> int:
-    """Index into ``EMOTIONS`` of a corpus's class name.
-
-    Raises:
-        ValueError: it is none of them by any name.
-    """
-    emotion = NAMES.get(name, name)
-    if emotion not in EMOTIONS:
-        raise ValueError(f"class {name!r} is none of {', '.join(EMOTIONS)}: say in NAMES which of them it is")
-    return EMOTIONS.index(emotion)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
+from synctva_ros.evaluation.metrics import Scores, fit_temperature, score
 from synctva_ros.events import MODALITIES, FloatArray
 from synctva_ros.network.synctva import DialogueBatch, SyncTVA, SyncTVAConfig
 from synctva_ros.network.weights import Description, load, save
@@ -29,7 +30,6 @@ from synctva_ros.training.checkpoint import CHECKPOINT
 from synctva_ros.training.data.dialogues import VECTORS, Corpus, Dialogue, read_corpus
 from synctva_ros.training.data.overlap import dialogues_without_overlap
 from synctva_ros.training.data.text_vectors import encode_texts
-from synctva_ros.training.evaluation.metrics import Scores, fit_temperature, score
 from synctva_ros.training.loop import Task, fit, forget, seeded, side_by_side
 from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.tasks.references import LateFusionReference, RecurrentReference, ReferenceConfig

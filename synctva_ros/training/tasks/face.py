@@ -19,12 +19,12 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from synctva_ros.encoders.face_network import SIDE, FaceNetwork, FaceNetworkConfig
 from synctva_ros.encoders.weights import save_encoder
+from synctva_ros.evaluation.metrics import Scores, score
+from synctva_ros.evaluation.report import write_scores
 from synctva_ros.events import EMOTIONS, FloatArray
 from synctva_ros.training.data.overlap import without_overlap
 from synctva_ros.training.data.protocol import Split
 from synctva_ros.training.data.registry import read_split
-from synctva_ros.training.evaluation.metrics import Scores, score
-from synctva_ros.training.evaluation.report import write_scores
 from synctva_ros.training.loop import Task, fit, forget, seeded
 from synctva_ros.training.recipe import FaceRecipe, as_settings
 

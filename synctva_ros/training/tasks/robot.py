@@ -30,14 +30,15 @@ from torch.nn.functional import cross_entropy
 from synctva_ros.encoders.audio import AudioEncoder, as_speech
 from synctva_ros.encoders.face import FaceEncoder
 from synctva_ros.encoders.text import TextEncoder
+from synctva_ros.evaluation.metrics import fit_temperature, score
 from synctva_ros.events import EMOTIONS, MODALITIES, SAMPLE_RATE, FloatArray
 from synctva_ros.network.synctva import DialogueBatch, SyncTVA, SyncTVAConfig
 from synctva_ros.network.weights import Description, save
 from synctva_ros.training.data.cache import cached
-from synctva_ros.training.data.dialogues import Corpus, IntArray, as_recognised, read_corpus
+from synctva_ros.training.data.dialogues import Corpus, as_recognised, read_corpus
+from synctva_ros.training.data.protocol import IntArray
 from synctva_ros.training.data.text_vectors import cached_vectors
 from synctva_ros.training.data.voice_augmentation import Distortion, NoVoice
-from synctva_ros.training.evaluation.metrics import fit_temperature, score
 from synctva_ros.training.loop import Task, fit, forget, seeded
 from synctva_ros.training.recipe import RobotRecipe, as_settings
 from synctva_ros.training.tasks import face as face_encoder

@@ -27,7 +27,8 @@ from synctva_ros.encoders.adapter import save_adapter
 from synctva_ros.encoders.text import TextEncoder
 from synctva_ros.events import EMOTIONS
 from synctva_ros.network.synctva import SyncTVA, SyncTVAConfig
-from synctva_ros.training.data.dialogues import Corpus, IntArray, as_recognised, read_corpus
+from synctva_ros.training.data.dialogues import Corpus, as_recognised, read_corpus
+from synctva_ros.training.data.protocol import IntArray
 from synctva_ros.training.loop import Task, fit, forget, seeded
 from synctva_ros.training.recipe import TextRecipe, as_settings
 from synctva_ros.training.tasks.dialogue import collate, erc_folder, prepare

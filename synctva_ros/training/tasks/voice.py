@@ -33,13 +33,13 @@ from synctva_ros.encoders.voice_network import (
     VoiceNetworkConfig,
 )
 from synctva_ros.encoders.weights import save_encoder
+from synctva_ros.evaluation.metrics import Scores, score
+from synctva_ros.evaluation.report import write_scores
 from synctva_ros.events import EMOTIONS, SAMPLE_RATE, AudioChunk, FloatArray
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.training.data.protocol import IntArray
 from synctva_ros.training.data.registry import read_split
 from synctva_ros.training.data.voice_augmentation import Distortion, NoVoice
-from synctva_ros.training.evaluation.metrics import Scores, score
-from synctva_ros.training.evaluation.report import write_scores
 from synctva_ros.training.loop import Task, fit, forget, seeded
 from synctva_ros.training.recipe import VoiceRecipe, as_settings
 

@@ -22,13 +22,13 @@ from synctva_ros.training.data.dialogues import (
     CORPORA,
     VECTORS,
     Corpus,
-    CorpusError,
     Dialogue,
     as_recognised,
     as_written,
     read_corpus,
     write_corpus,
 )
+from synctva_ros.training.data.protocol import CorpusError
 from synctva_ros.training.data.registry import read_split
 
 DATA = Path(os.environ.get("SYNCTVA_DATA", Path(__file__).parents[4] / "shared/data")) / "erc"

@@ -21,8 +21,9 @@ from synctva_ros.events import AudioChunk, Features
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.street.pipeline import Pipeline
 from synctva_ros.street.table import STREET
-from synctva_ros.training.data.dialogues import CorpusError, read_corpus
+from synctva_ros.training.data.dialogues import read_corpus
 from synctva_ros.training.data.extract import extract_meld, read_meld
+from synctva_ros.training.data.protocol import CorpusError
 
 av = pytest.importorskip("av")
 soxr = pytest.importorskip("soxr")

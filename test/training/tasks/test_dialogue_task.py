@@ -20,8 +20,9 @@ from synctva_ros.events import EMOTIONS
 from synctva_ros.network.synctva import DialogueBatch, SyncTVAConfig
 from synctva_ros.training import loop
 from synctva_ros.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from synctva_ros.training.data.dialogues import Corpus, CorpusError, Dialogue, read_corpus
-from synctva_ros.training.evaluation.evaluate import evaluate
+from synctva_ros.training.data.dialogues import Corpus, Dialogue, read_corpus
+from synctva_ros.training.data.protocol import CorpusError
+from synctva_ros.training.evaluate import evaluate
 from synctva_ros.training.loop import TrainingError, read_log
 from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.tasks import dialogue as trainer

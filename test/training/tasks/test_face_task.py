@@ -14,8 +14,8 @@ import torch
 
 from synctva_ros.encoders.face import FaceEncoder
 from synctva_ros.encoders.face_network import FaceNetwork, FaceNetworkConfig
+from synctva_ros.evaluation.metrics import Scores
 from synctva_ros.events import EMOTIONS, ImageArray
-from synctva_ros.training.evaluation.metrics import Scores
 from synctva_ros.training.loop import fit, seeded
 from synctva_ros.training.recipe import FaceRecipe
 from synctva_ros.training.tasks import face as face_encoder

@@ -13,7 +13,8 @@ import pytest
 from safetensors.torch import load_file
 
 from synctva_ros.encoders.text import TextEncoder
-from synctva_ros.training.data.dialogues import Corpus, CorpusError, read_corpus
+from synctva_ros.training.data.dialogues import Corpus, read_corpus
+from synctva_ros.training.data.protocol import CorpusError
 from synctva_ros.training.loop import LOG, TrainingError, fit, read_log, seeded
 from synctva_ros.training.recipe import TextRecipe
 from synctva_ros.training.tasks import text as text_adapter

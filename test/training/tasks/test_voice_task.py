@@ -23,11 +23,11 @@ from torch import nn
 
 from synctva_ros.encoders.audio import AudioEncoder, as_speech
 from synctva_ros.encoders.voice_network import VoiceNetwork, VoiceNetworkConfig
+from synctva_ros.evaluation.classes import class_index
+from synctva_ros.evaluation.metrics import Scores
 from synctva_ros.events import EMOTIONS, SAMPLE_RATE, FloatArray
 from synctva_ros.sources.microphone import SourceError
 from synctva_ros.training.data import voice_augmentation
-from synctva_ros.training.data.protocol import class_index
-from synctva_ros.training.evaluation.metrics import Scores
 from synctva_ros.training.loop import TrainingError, read_log
 from synctva_ros.training.recipe import VoiceRecipe
 from synctva_ros.training.tasks import voice as voice_encoder

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from synctva_ros.evaluation.compare import difference, p_shown
+from synctva_ros.evaluation.metrics import INTERVAL, MEASURES, Scores
 from synctva_ros.events import MODALITIES
 from synctva_ros.network.synctva import GRAPHS
 from synctva_ros.plural import counted
 from synctva_ros.training.data.dialogues import Corpus, read_corpus
 from synctva_ros.training.data.text_vectors import encode_texts
-from synctva_ros.training.evaluation.compare import difference, p_shown
-from synctva_ros.training.evaluation.evaluate import evaluate
-from synctva_ros.training.evaluation.metrics import INTERVAL, MEASURES, Scores
+from synctva_ros.training.evaluate import evaluate
 from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.tasks.dialogue import Context, Run, RunError, erc_folder, prepare, train, usable
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from synctva_ros.evaluation.metrics import IntArray, Scores, score
 from synctva_ros.events import FloatArray
 from synctva_ros.sources.files import shown, writing
-from synctva_ros.training.evaluation.metrics import IntArray, Scores, score
 
 NO_ANSWER = "no answer"
 KEY = "predictions"
+#: Where ``synctva train`` writes what its networks say of the validation split, in the run folder.
+VALIDATION = "valid.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,15 +93,18 @@ def write_figures(figures: Mapping[str, Any], predictions: Predictions, path: Pa
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read what ``write_figures`` wrote.
+    """Read what ``write_figures`` wrote, of a run folder that of the validation split.
 
     Raises:
         ValueError: it is not there, or not such a file; the sentence says what to give.
     """
     if path.is_dir():
-        raise ValueError(
-            f"{shown(path)} is a folder: give the file that synctva evaluate --run {shown(path)} --json FILE writes"
-        )
+        if not (path / VALIDATION).is_file():
+            raise ValueError(
+                f"{shown(path)} has no {VALIDATION}, which synctva train writes in the end: give such a folder, or the "
+                f"file that synctva evaluate --run {shown(path)} --json FILE writes"
+            )
+        path = path / VALIDATION
     wanted = "give what synctva evaluate --json or synctva score --json wrote"
     try:
         written = json.loads(path.read_bytes().decode("utf-8"))[KEY]

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from synctva_ros.training import ablate as module
+from synctva_ros.training.ablate import ablate, duration, table, variants, write_table
 from synctva_ros.training.data.dialogues import Corpus
-from synctva_ros.training.evaluation import ablate as module
-from synctva_ros.training.evaluation.ablate import ablate, duration, table, variants, write_table
 from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.tasks.dialogue import Run
 

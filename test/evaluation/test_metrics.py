@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 
-from synctva_ros.events import FloatArray
-from synctva_ros.training.evaluation import metrics
-from synctva_ros.training.evaluation.metrics import (
+from synctva_ros.evaluation import metrics
+from synctva_ros.evaluation.metrics import (
     CLASS_MEASURES,
     MEASURES,
     TEMPERATURES,
@@ -28,6 +27,7 @@ from synctva_ros.training.evaluation.metrics import (
     score,
     summarise,
 )
+from synctva_ros.events import FloatArray
 
 Sample = tuple[FloatArray, IntArray]
 NAMES = ("calm", "glad", "cross")

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from synctva_ros.encoders.adapter import ARCHITECTURE as ADAPTER
+from synctva_ros.evaluation.metrics import CHOSEN_HERE, CLASS_MEASURES, INTERVAL, MEASURES, summarise
+from synctva_ros.evaluation.predictions import Predictions
 from synctva_ros.events import MODALITIES
 from synctva_ros.network.weights import load
 from synctva_ros.plural import counted
 from synctva_ros.training.data.dialogues import VECTORS, Corpus, as_recognised, read_corpus
 from synctva_ros.training.data.text_vectors import encode_texts
-from synctva_ros.training.evaluation.metrics import CHOSEN_HERE, CLASS_MEASURES, INTERVAL, MEASURES, summarise
-from synctva_ros.training.evaluation.predictions import Predictions
 from synctva_ros.training.loop import LOG, read_log
 from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.tasks.dialogue import (
@@ -187,7 +187,7 @@ def write_page(found: Evaluation, folder: Path, corpus: str, split: str, path: P
     Raises:
         ImportError: there is no matplotlib.
     """
-    from synctva_ros.training.evaluation.report import ReportData, write_report
+    from synctva_ros.evaluation.report import ReportData, write_report
 
     run, seeds = found.run, list(found.predictions.probabilities)
     write_report(
@@ -208,7 +208,7 @@ def write_page(found: Evaluation, folder: Path, corpus: str, split: str, path: P
 
 def _curves(folder: Path) -> dict[str, list[float]]:
     """What was measured after each epoch, and which was chosen; empty where there is no log."""
-    from synctva_ros.training.evaluation.report import CHOSEN_EPOCH
+    from synctva_ros.evaluation.report import CHOSEN_EPOCH
 
     if not (folder / LOG).is_file():
         return {}

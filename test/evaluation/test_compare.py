@@ -11,10 +11,10 @@ import pytest
 from scipy.special import softmax
 
 from synctva_ros.apps import cli
-from synctva_ros.training.evaluation import compare as module
-from synctva_ros.training.evaluation.compare import compare, difference, in_words
-from synctva_ros.training.evaluation.metrics import MEASURES, Scores, score
-from synctva_ros.training.evaluation.predictions import Predictions, read_predictions, write_figures
+from synctva_ros.evaluation import compare as module
+from synctva_ros.evaluation.compare import compare, difference, in_words
+from synctva_ros.evaluation.metrics import MEASURES, Scores, score
+from synctva_ros.evaluation.predictions import Predictions, read_predictions, write_figures
 
 NAMES = ("neutral", "joy", "sadness", "anger")
 
@@ -249,6 +249,6 @@ def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
 def test_a_run_folder_says_how_to_make_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["compare", str(tmp_path), str(tmp_path)]) == 1
     said = capsys.readouterr().err
-    assert f"is a folder: give the file that synctva evaluate --run {tmp_path} --json FILE writes" in said
+    assert "has no valid.json, which synctva train writes in the end: give such a folder, or the file that" in said
     assert cli.main(["compare", str(tmp_path / "x.json"), str(tmp_path)]) == 1
     assert "x.json: there is no such file" in capsys.readouterr().err

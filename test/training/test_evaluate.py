@@ -14,11 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from synctva_ros.evaluation.metrics import CHOSEN_HERE, MEASURES, score
 from synctva_ros.events import EMOTIONS
-from synctva_ros.training.data.dialogues import CORPORA, Corpus, CorpusError, read_corpus
-from synctva_ros.training.evaluation import evaluate as module
-from synctva_ros.training.evaluation.evaluate import Evaluation, evaluate, print_scores, write_page
-from synctva_ros.training.evaluation.metrics import CHOSEN_HERE, MEASURES, score
+from synctva_ros.training import evaluate as module
+from synctva_ros.training.data.dialogues import CORPORA, Corpus, read_corpus
+from synctva_ros.training.data.protocol import CorpusError
+from synctva_ros.training.evaluate import Evaluation, evaluate, print_scores, write_page
 from synctva_ros.training.recipe import Recipe
 from synctva_ros.training.tasks.dialogue import Run, RunError, train
 from synctva_ros.weights.files import WeightsError
@@ -110,7 +111,7 @@ def test_corpora_may_lie_beside_voices_and_faces(folder: Path) -> None:
 def test_only_the_page_needs_matplotlib(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("matplotlib", "matplotlib.style", "tensorboard", "tqdm"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "synctva_ros.training.evaluation.report", raising=False)
+    monkeypatch.delitem(sys.modules, "synctva_ros.evaluation.report", raising=False)
     (folder.parent / "new").mkdir()
     found = scored(folder, cache=folder.parent / "new", progress=True)
     print_scores(found)

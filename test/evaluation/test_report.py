@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from synctva_ros.training.evaluation.metrics import (
+from synctva_ros.evaluation.metrics import (
     CHOSEN_HERE,
     CLASS_MEASURES,
     MEASURES,
@@ -20,7 +20,7 @@ from synctva_ros.training.evaluation.metrics import (
     score,
     summarise,
 )
-from synctva_ros.training.evaluation.report import DARK, LIGHT, ReportData, write_report
+from synctva_ros.evaluation.report import DARK, LIGHT, ReportData, write_report
 
 NAMES = ("neutral", "joy", "<anger> & $rage$")
 GROUPS = [number % 12 for number in range(60)]

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from synctva_ros.apps import cli
+from synctva_ros.evaluation.score import figures, judge
 from synctva_ros.events import EMOTIONS
 from synctva_ros.sources.files import LineWriter, shown
-from synctva_ros.training.evaluation.score import figures, judge
 
 
 def said(file: str, label: str, share: float = 0.76, start: float = 0.0, end: float = 0.0) -> dict[str, Any]:

@@ -20,9 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from synctva_ros.events import FloatArray
-from synctva_ros.sources.files import writing
-from synctva_ros.training.evaluation.metrics import (
+from synctva_ros.evaluation.metrics import (
     BINS,
     CHOSEN_HERE,
     CLASS_MEASURES,
@@ -35,6 +33,8 @@ from synctva_ros.training.evaluation.metrics import (
     reliability,
     summarise,
 )
+from synctva_ros.events import FloatArray
+from synctva_ros.sources.files import writing
 
 CHOSEN_EPOCH = "chosen_epoch"
 WIDTH = 4.2  # inches, at which 9 point letters are still 9 pixels high on a phone

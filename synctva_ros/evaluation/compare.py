@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from synctva_ros.plural import counted
-from synctva_ros.sources.files import shown
-from synctva_ros.training.evaluation.metrics import (
+from synctva_ros.evaluation.metrics import (
     INTERVAL,
     MEASURES,
     DoubleArray,
@@ -19,7 +17,9 @@ from synctva_ros.training.evaluation.metrics import (
     p_value,
     redraw,
 )
-from synctva_ros.training.evaluation.predictions import Predictions, read_predictions
+from synctva_ros.evaluation.predictions import Predictions, read_predictions
+from synctva_ros.plural import counted
+from synctva_ros.sources.files import shown
 
 #: More than for an interval: a p value is counted from the few draws on the other side of zero.
 DRAWS = 10_000

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synctva_ros.evaluation.classes import class_index
+from synctva_ros.evaluation.metrics import INTERVAL, MEASURES, IntArray, Scores, score, summarise
+from synctva_ros.evaluation.predictions import NO_ANSWER, Predictions
 from synctva_ros.events import EMOTIONS, FloatArray
 from synctva_ros.plural import counted
 from synctva_ros.sources.files import find_files, match_files, read_lines, read_table, shown
-from synctva_ros.training.data.dialogues import IntArray, class_index
-from synctva_ros.training.evaluation.metrics import INTERVAL, MEASURES, Scores, score, summarise
-from synctva_ros.training.evaluation.predictions import NO_ANSWER, Predictions
 
 #: Figures of the answers as choices, to which no answer belongs as a wrong one, and those of how sure they are.
 CHOICES = ("accuracy", "unweighted_recall", "weighted_f1", "macro_f1")
@@ -277,7 +277,7 @@ def write_page(found: Judgement, recognised: Path, path: Path) -> None:
     Raises:
         ImportError: there is no matplotlib.
     """
-    from synctva_ros.training.evaluation.report import write_scores
+    from synctva_ros.evaluation.report import write_scores
 
     answered = found.answered
     labels, probabilities = found.labels[answered], found.probabilities

@@ -1,1 +1,0 @@
-"""How good something is: one module of figures for networks, encoders and recordings."""
