@@ -158,7 +158,7 @@ DAILYDIALOG = DialogueCorpus(
     name="dailydialog",
     classes=EMOTIONS,
     language="en",
-    licence="CC BY-NC-SA 4.0: weights trained on it are not for commercial use",
+    licence="CC-BY-NC-SA-4.0: weights trained on it are not for commercial use",
     person=lambda dialogue, speaker: "",  # 0 and 1 are others in each dialogue
 )
 IEMOCAP = DialogueCorpus(

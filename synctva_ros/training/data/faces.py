@@ -20,7 +20,7 @@ SIDE = 48
 VOTED = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear")
 #: Those that are none.
 OTHERS = ("contempt", "unknown", "NF")
-_TERMS = "pictures from the web, terms unclear: train and measure, pass no picture on; weights for research"
+_TERMS = "LicenseRef-FER2013: for research, weights too; pictures from the web, terms unclear: pass none on"
 _FOLDERS = {"valid": "val"}
 
 
@@ -125,7 +125,7 @@ FERPLUS = VotedFaces(
     name="ferplus",
     classes=EMOTIONS,
     language="und",
-    licence=f"votes: MIT; {_TERMS}",
+    licence=f"{_TERMS}; votes: MIT",
     relabels=FER2013.name,
     pictures=FER2013,
 )

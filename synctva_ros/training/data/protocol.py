@@ -114,7 +114,7 @@ class CorpusReader(ABC):
         classes: in the order of the targets; those of the project's seven have the project's names. A corpus that is
             judged by other means has none.
         language: as BCP 47 writes it, such as "pt-BR"; "und" where nobody speaks.
-        licence: in words, with what trained weights inherit of it.
+        licence: its SPDX name, a colon, and what trained weights inherit of it.
         splits: that are handed out for training.
         relabels: name of the corpus whose items it judges anew; empty: they are its own.
         scripted: whether people speak the same sentences on purpose, so that the same text says nothing.

@@ -48,25 +48,25 @@ RAVDESS = VoiceCorpus(
     name="ravdess",
     classes=EMOTIONS,
     language="en",
-    licence="CC BY-NC-SA 4.0: weights trained on it are not for commercial use",
+    licence="CC-BY-NC-SA-4.0: weights trained on it are not for commercial use",
     text="transcript",
 )
 EMOVO = VoiceCorpus(
     name="emovo",
     classes=EMOTIONS,
     language="it",
-    licence="for research (Costantini et al. 2014): so are weights trained on it",
+    licence="LicenseRef-EMOVO: for research (Costantini et al. 2014): so are weights trained on it",
 )
 ASED = VoiceCorpus(
     name="ased",
     classes=("neutral", "joy", "sadness", "anger", "fear"),
     language="am",
-    licence="for research (Retta et al. 2023): so are weights trained on it",
+    licence="LicenseRef-ASED: for research (Retta et al. 2023): so are weights trained on it",
 )
 NEMO = VoiceCorpus(
     name="nemo",
     classes=("neutral", "joy", "sadness", "anger", "surprise", "fear"),
     language="pl",
-    licence="CC BY-NC-SA 4.0: weights trained on it are not for commercial use",
+    licence="CC-BY-NC-SA-4.0: weights trained on it are not for commercial use",
     text="text",
 )

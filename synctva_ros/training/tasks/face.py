@@ -24,12 +24,11 @@ from synctva_ros.evaluation.report import write_scores
 from synctva_ros.events import EMOTIONS, FloatArray
 from synctva_ros.training.data.overlap import without_overlap
 from synctva_ros.training.data.protocol import Split
-from synctva_ros.training.data.registry import read_split
+from synctva_ros.training.data.registry import find_corpus, read_split
 from synctva_ros.training.loop import Task, fit, forget, seeded
 from synctva_ros.training.recipe import FaceRecipe, as_settings
 
 NAME = "face-expression-1"
-LICENCE = "LicenseRef-FER2013: for research; terms of the images unclear"
 SMOOTHING = 0.05
 MIXED = 0.5  # how often the images of a step are mixed with each other (https://arxiv.org/abs/1710.09412)
 # The network sees a part of this side in training, and does better on whole images for it
@@ -147,7 +146,7 @@ def train_face_encoder(
         {
             "made_with": "synctva train-encoder face",
             "data": f"{recipe.corpus}, training images",
-            "licence": LICENCE,
+            "licence": find_corpus(recipe.corpus).licence,
             **as_settings(recipe),
             "seed": seed,
             "validation": {

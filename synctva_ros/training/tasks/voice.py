@@ -38,13 +38,12 @@ from synctva_ros.evaluation.report import write_scores
 from synctva_ros.events import EMOTIONS, SAMPLE_RATE, AudioChunk, FloatArray
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.training.data.protocol import IntArray
-from synctva_ros.training.data.registry import read_split
+from synctva_ros.training.data.registry import find_corpus, read_split
 from synctva_ros.training.data.voice_augmentation import Distortion, NoVoice
 from synctva_ros.training.loop import Task, fit, forget, seeded
 from synctva_ros.training.recipe import VoiceRecipe, as_settings
 
 NAME = "voice-emotion-1"
-LICENCE = "CC-BY-NC-SA-4.0: not for commercial use"
 #: Sounds that are no voice in a step.
 OTHER_SOUNDS = 3
 SMOOTHING = 0.1
@@ -341,7 +340,7 @@ def train_voice_encoder(
         {
             "made_with": "synctva train-encoder voice",
             "data": recipe.corpora,
-            "licence": LICENCE,
+            "licence": "; ".join(dict.fromkeys(find_corpus(name).licence for name in _names(recipe.corpora))),
             "unheard_speakers": [
                 sorted({clip.person for clip, mine in zip(clips, fold == number, strict=True) if mine})
                 for number in range(recipe.folds)

@@ -205,7 +205,7 @@ def test_the_command_says_what_there_is_and_what_is_shared(tmp_path: Path, capsy
         "  it has one split: hold out people",
     ]
     assert cli.main([*line, "--corpus", "emovo"]) == 0
-    assert capsys.readouterr().out.splitlines()[0].startswith("emovo: voice, it; for research")
+    assert capsys.readouterr().out.splitlines()[0].startswith("emovo: voice, it; LicenseRef-EMOVO: for research")
     assert cli.main([*line, "--corpus", "emovo", "nemo"]) == 1
     assert "nemo cannot be found in this folder, see docs/corpora.md" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"meld, .* cannot be found in this folder"):
