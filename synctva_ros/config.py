@@ -155,7 +155,15 @@ class Turns(NodeConfig):
         "Which of several channels is heard: loudest, where somebody speaks; mean of all; or its number, 0 the first",
         live=True,
     )
-    aggressiveness: int = param(2, "How eager webrtcvad is to call sound no speech", low=0, high=3, live=True)
+    detector: str = param(
+        "silero",
+        "What tells voices from other sound: silero, a network; webrtc, which takes noise for voices more often",
+        choices=("silero", "webrtc"),
+    )
+    threshold: float = param(
+        0.5, "Probability of a voice from which silero is believed", low=0.05, high=0.95, live=True
+    )
+    aggressiveness: int = param(2, "How eager webrtc is to call sound no speech", low=0, high=3, live=True)
     start_ratio: float = param(
         0.7, "Share of voiced frames in 0.1 s that starts an utterance", low=0.1, high=1.0, live=True
     )

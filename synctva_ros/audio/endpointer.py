@@ -1,7 +1,7 @@
 """Samples → utterances: where someone starts and stops speaking.
 
-webrtcvad judges frames of 10 ms; a window with hysteresis turns its flicker into speech and pauses; the level of the
-sound then places start and end, since webrtcvad itself holds on for up to 100 ms after speech.
+A detector judges frames of 10 ms; a window with hysteresis turns its flicker into speech and pauses; the level of the
+sound then places start and end, since detectors hold on for up to 100 ms after speech.
 
 An utterance is known before it is over: once the first silent frames have placed its end, all that is missing is the
 rest of the hang-over. It is given out then already (not final), for whoever can use the pause.
@@ -14,18 +14,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from synctva_ros.audio.detector import DETECTORS, FRAME, Foreground, HighPass, VoiceDetector
 from synctva_ros.audio.stream import Run, SampleStream, StreamCounters
 from synctva_ros.config import Turns
 from synctva_ros.events import NANOSECONDS, SAMPLE_RATE, AudioChunk, EndedBy, FloatArray, Utterance
 
-FRAME = SAMPLE_RATE // 100  # webrtcvad takes 10, 20 or 30 ms; the shortest gives the finest end of speech
 FRAME_SECONDS = FRAME / SAMPLE_RATE
 WINDOW = 10  # frames over which the share of voiced ones is taken
-EDGE_BELOW_PEAK = 40.0  # [dB] speech starts and ends where its level comes this close to its loudest frame ...
-EDGE_ABOVE_NOISE = 6.0  # [dB] ... but stands at least this far above the noise
-EDGE_SEARCH = 30  # frames before the last voiced one in which the level may place the end
-VAD_HOLD = 10  # frames: the hang-over counts from the end of speech, but from no earlier than this before webrtcvad's
+# Speech starts and ends where its level comes this close to its loudest frame [dB], and above the noise.
+EDGE_BELOW_PEAK = 40.0
+EDGE_SEARCH = 20  # frames around the first and the last voiced one in which the level may place start and end
+APART = 10  # frames: what is loud again later than this is something else
+VAD_HOLD = 10  # frames: the hang-over counts from the end of speech, at most this much before the detector's
 PAUSE_AFTER = 5  # frames without voice before which a pause is not believed
 TAIL = 15  # frames of silence given along after the end of speech, as far as the hang-over lets them be heard
 SPLIT_SEARCH = 2.0  # [s] an utterance that is too long is cut at the quietest place of its last seconds
@@ -69,19 +71,17 @@ class Endpointer:
     """
 
     def __init__(self, config: Turns | None = None, warn: Callable[[str], None] = lambda sentence: None) -> None:
-        import webrtcvad
-
         self.config = config or Turns()
         self.counters = EndpointerCounters()
         self._warn = warn
-        self._webrtcvad = webrtcvad
-        self._vad = webrtcvad.Vad()
+        self._detector: VoiceDetector = DETECTORS[self.config.detector](self.config)
         self._gate: tuple[int, int | None] | None = None  # (from, to) [ns]
         self._stream: SampleStream | None = None
         self._count = 0  # of all streams: a stream that is taken up again must not use an id again
         self._ended: OrderedDict[str, int] = OrderedDict()  # streams that are over, and the number of the next chunk
         self._again: dict[str, list[AudioChunk]] = {}  # by stream: the newest that were there before, in a row
         self._mixed = False
+        self._listen_anew()
         self._clear()
 
     @property
@@ -133,7 +133,7 @@ class Endpointer:
         if self._stream is None or self._stream.stream_id != chunk.stream_id:
             self._over(found)
             self._stream = SampleStream(chunk.stream_id, self._warn, chunk.frame_id, config=self.config)
-            self._vad = self._webrtcvad.Vad()  # it adapts to the noise: what came before must not matter
+            self._listen_anew()  # detectors adapt to the noise: what came before must not matter
             if self._gate is not None:  # its times were those of another stream's clock
                 self._gate = (chunk.stamp, None) if self._gate[1] is None else None
         for run in self._stream.push(chunk):
@@ -171,11 +171,15 @@ class Endpointer:
 
     # --- from samples to frames
 
+    def _listen_anew(self) -> None:
+        self._detector.reset()
+        self._high_pass = HighPass()
+        self._foreground = Foreground()
+
     def _clear(self) -> None:
-        self._rest: FloatArray = np.zeros(0, np.float32)
+        self._rest: FloatArray = np.zeros((0, 2), np.float32)  # as it came, and without hum and offset
         self._rest_position = 0
         self._window: deque[bool] = deque(maxlen=WINDOW)
-        self._noise: deque[float] = deque(maxlen=200)  # levels of the last 2 s without speech
         self._frames: list[_Frame] = []
         self._start: int | None = None  # index in _frames of the first frame of speech
         self._continues = False  # whether that is the rest of an utterance that was split
@@ -189,16 +193,15 @@ class Endpointer:
         samples, position = run.samples, run.position
         if run.gap > self.config.max_gap:
             found += self._end(EndedBy.GAP)
-            noise = self._noise
             self._clear()
-            self._noise = noise
         elif run.gap > 0.0:
             at = self._rest_position + len(self._rest)
             samples = np.concatenate([np.zeros(max(position - at, 0), np.float32), samples])
             position = at
         if not len(self._rest):
             self._rest_position = position
-        buffer = np.concatenate([self._rest, samples]) if len(self._rest) else samples
+        both = np.stack([samples, self._high_pass(samples)], axis=1)
+        buffer = np.concatenate([self._rest, both]) if len(self._rest) else both
         whole = len(buffer) - len(buffer) % FRAME
         for offset in range(0, whole, FRAME):
             found += self._frame(buffer[offset : offset + FRAME], self._rest_position + offset)
@@ -213,16 +216,15 @@ class Endpointer:
             self._window.clear()
             self._frames.clear()
             return found
-        rms = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
-        pcm = np.clip(samples * 32768.0, -32768, 32767).astype(np.int16).tobytes()
-        self._vad.set_mode(self.config.aggressiveness)
-        voiced = rms >= self.config.min_level and self._vad.is_speech(pcm, SAMPLE_RATE)
-        level = 20.0 * float(np.log10(max(rms, 1e-6)))
+        power = float(np.mean(np.square(samples[:, 1], dtype=np.float64)))
+        is_voice = self._detector(samples[:, 1]) and power >= self.config.min_level**2
+        voiced = self._foreground(power, is_voice) and is_voice
+        level = 10.0 * float(np.log10(max(power, 1e-12)))
         self._window.append(voiced)
-        self._frames.append(_Frame(position, samples, voiced, level))
+        self._frames.append(_Frame(position, samples[:, 0], voiced, level))
         ratio = sum(self._window) / WINDOW
         if self._start is None:
-            return self._idle(ratio, voiced, level)
+            return self._idle(ratio)
         return self._speech(ratio, voiced)
 
     def _is_gated(self, position: int) -> bool:
@@ -233,16 +235,14 @@ class Endpointer:
 
     # --- from frames to utterances
 
-    def _idle(self, ratio: float, voiced: bool, level: float) -> list[Utterance]:
+    def _idle(self, ratio: float) -> list[Utterance]:
         if ratio >= self.config.start_ratio:
             first = len(self._frames) - len(self._window)
             self._start = first + self._window.index(True)
             self._last_voiced = len(self._frames) - 1
             self._told = 0
         else:
-            if not voiced:
-                self._noise.append(level)
-            keep = round(self.config.pre_roll / FRAME_SECONDS) + WINDOW
+            keep = round(self.config.pre_roll / FRAME_SECONDS) + WINDOW + EDGE_SEARCH
             del self._frames[:-keep]
         return []
 
@@ -302,7 +302,7 @@ class Endpointer:
             found.append(self._counted(replace(utterance, ended_by=why)))
         else:
             self.counters.too_short += 1
-        keep = round(self.config.pre_roll / FRAME_SECONDS) + WINDOW
+        keep = round(self.config.pre_roll / FRAME_SECONDS) + WINDOW + EDGE_SEARCH
         del self._frames[: max(len(self._frames) - keep, end)]
         self._start = None
         self._continues = False
@@ -329,16 +329,24 @@ class Endpointer:
         """First frame of speech and the one after the last, placed by the level of the sound."""
         assert self._start is not None
         levels = np.array([frame.level for frame in self._frames])
-        noise = float(np.median(self._noise)) if self._noise else -np.inf
         peak = float(levels[self._start : self._last_voiced + 1].max())
-        threshold = min(max(peak - EDGE_BELOW_PEAK, noise + EDGE_ABOVE_NOISE), peak)
+        pause = levels[self._last_voiced + 1 :]
+        # Who begins to listen in mid-speech has heard the background in the pause only.
+        above = self._foreground.edge - self._foreground.background
+        noise = min(self._foreground.background, float(np.percentile(pause, 20)) if len(pause) else np.inf)
+        threshold = min(max(peak - EDGE_BELOW_PEAK, noise + above), peak)
         loud = levels >= threshold
-        first = max(self._start - EDGE_SEARCH // 3, 0)
-        start = first + int(np.argmax(loud[first : self._last_voiced + 1]))
-        last = max(self._last_voiced - EDGE_SEARCH, start)
-        tail = np.flatnonzero(loud[last : self._last_voiced + 1])
-        end = last + int(tail[-1]) + 1 if len(tail) else self._last_voiced + 1
-        return start, end
+        speech = loud[self._start : self._last_voiced + 1]
+        start = self._start + int(np.argmax(speech))
+        end = (
+            self._last_voiced + 1 - int(np.argmax(speech[::-1][:EDGE_SEARCH]))
+            if speech.any()
+            else self._last_voiced + 1
+        )
+        # A detector also comes late and goes early: what is as loud and not apart belongs to it.
+        start -= _reach(loud[max(start - EDGE_SEARCH, 0) : start][::-1])
+        start = 0 if self._continues else start
+        return start, end + _reach(loud[end : self._last_voiced + 1 + EDGE_SEARCH])
 
     def _utterance(self, start: int, end: int, tail: int, why: EndedBy) -> Utterance:
         assert self._stream is not None
@@ -364,3 +372,13 @@ class Endpointer:
             speaker_id=self.config.speaker_id,
             frame_id=self._stream.frame_id,
         )
+
+
+def _reach(loud: NDArray[np.bool_]) -> int:
+    """How many frames from the first one on belong together: those before a pause."""
+    reach = 0
+    for frame in np.flatnonzero(loud).tolist():
+        if frame - reach >= APART:
+            break
+        reach = frame + 1
+    return reach

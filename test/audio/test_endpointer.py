@@ -286,7 +286,7 @@ def test_aggressiveness_that_changes_counts_from_the_next_frame_on(monkeypatch):
             return self.mode < 3
 
     monkeypatch.setattr(webrtcvad, "Vad", Detector)
-    endpointer = Endpointer(Turns(aggressiveness=3))
+    endpointer = Endpointer(Turns(detector="webrtc", aggressiveness=3))
     noise = np.random.default_rng(0).normal(0.0, 0.01, at(3.0))
     noise[at(1.0) : at(1.5)] *= 10.0
     pieces = list(chunks(noise, size=160))
@@ -388,7 +388,7 @@ def test_silence_after_speech_does_not_count_as_its_length():
 @pytest.mark.parametrize(("every", "goes_on"), [(2, True), (8, False)])
 def test_a_flicker_of_the_detector_does_not_keep_an_utterance_going(monkeypatch, every, goes_on):
     class Detector:
-        """Says yes for half a second, then to one frame in ``every``."""
+        """After a second says yes for half a second, then to one frame in ``every``."""
 
         frame = 0
 
@@ -397,14 +397,15 @@ def test_a_flicker_of_the_detector_does_not_keep_an_utterance_going(monkeypatch,
 
         def is_speech(self, pcm, rate):
             self.frame += 1
-            return self.frame <= 50 or self.frame % every == 0
+            return 100 < self.frame <= 150 or (self.frame > 150 and self.frame % every == 0)
 
-    endpointer = Endpointer(Turns(hangover=0.3, stop_ratio=0.3))
+    endpointer = Endpointer(Turns(detector="webrtc", hangover=0.3, stop_ratio=0.3))
     monkeypatch.setattr(webrtcvad, "Vad", Detector)
-    noise = np.random.default_rng(0).normal(0.0, 0.1, at(2.0))
+    noise = np.random.default_rng(0).normal(0.0, 0.1, at(3.0))
+    noise[: at(1.0)] *= 0.01
     (utterance,) = find(chunks(noise), endpointer)
     assert utterance.ended_by is (EndedBy.END_OF_STREAM if goes_on else EndedBy.PAUSE)
-    assert utterance.stream_end == pytest.approx(2.0 if goes_on else 0.5, abs=0.15)
+    assert utterance.stream_end == pytest.approx(3.0 if goes_on else 1.7, abs=0.16)  # the level does not fall
 
 
 def test_a_short_sound_is_counted_but_is_no_utterance():
@@ -650,7 +651,9 @@ def test_a_day_of_silence_takes_no_memory():
     for n in range(1500):
         endpointer.push(AudioChunk("m1", n, T0 + n * NANOSECONDS // 10, SAMPLE_RATE, quiet))
         if n % 300 == 299:
-            sizes.append((len(endpointer._frames), len(endpointer._noise), len(endpointer._stream._begins)))
+            sizes.append(
+                (len(endpointer._frames), len(endpointer._foreground._history), len(endpointer._stream._begins))
+            )
     assert sizes[-1] == sizes[-2]
 
 
@@ -743,7 +746,8 @@ def test_while_someone_speaks_what_was_said_so_far_comes_at_the_rate_that_was_as
         found for found in follow(chunks(samples), provisional_interval=0.5) if found.ended_by is EndedBy.SPEAKING
     ]
     lengths = [found.stream_end - found.stream_start for found in so_far]
-    np.testing.assert_allclose(lengths, 0.5 * np.arange(1, len(lengths) + 1), atol=0.1)
+    assert lengths[0] == pytest.approx(0.5, abs=0.25)  # where the first word began is placed later
+    np.testing.assert_allclose(np.diff(lengths), 0.5, atol=0.15)
     assert len(lengths) == 5
     for found in so_far:
         assert found.stream_end == pytest.approx((found.end - T0) / NANOSECONDS, abs=1e-3)
