@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from synctva_ros.audio.detector import DETECTORS, FRAME, Foreground, HighPass, VoiceDetector
 from synctva_ros.audio.stream import Run, SampleStream, StreamCounters
+from synctva_ros.audio.vad import DETECTORS, FRAME, Foreground, HighPass, VoiceDetector
 from synctva_ros.config import Turns
 from synctva_ros.events import NANOSECONDS, SAMPLE_RATE, AudioChunk, EndedBy, FloatArray, Utterance
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import synctva_ros.demo
-from synctva_ros.audio.detector import DETECTORS, FRAME, Foreground, HighPass
 from synctva_ros.audio.endpointer import Endpointer
+from synctva_ros.audio.vad import DETECTORS, FRAME, Foreground, HighPass
 from synctva_ros.config import Turns
 from synctva_ros.events import NANOSECONDS, SAMPLE_RATE, AudioChunk
 from synctva_ros.sources.media import MediaFile
