@@ -164,6 +164,10 @@ class Turns(NodeConfig):
         0.5, "Probability of a voice from which silero is believed", low=0.05, high=0.95, live=True
     )
     aggressiveness: int = param(2, "How eager webrtc is to call sound no speech", low=0, high=3, live=True)
+    segmentation_weights: str = param(
+        "", "Network that hears where somebody else begins, a shipped one or a folder; empty: only a pause ends it"
+        "Network that hears where somebody else begins, a shipped one or a folder; empty: only pauses end utterances",
+    )
     start_ratio: float = param(
         0.7, "Share of voiced frames in 0.1 s that starts an utterance", low=0.1, high=1.0, live=True
     )

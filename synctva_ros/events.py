@@ -54,6 +54,7 @@ class EndedBy(IntEnum):
     GATED = 3
     END_OF_STREAM = 4
     SPEAKING = 5
+    SPEAKER = 6
 
 
 class TranscriptStatus(IntEnum):
@@ -192,7 +193,8 @@ class Faces:
 class Utterance:
     """Mono sound ``[n]`` of one utterance; ``samples[0]`` is at ``samples_start``, speech is ``start`` to ``end``.
 
-    A whole file without speech is an utterance without sound (n = 0).
+    ``overlap`` is the share of it in which somebody else speaks too. A whole file without speech is an utterance
+    without sound (n = 0).
     """
 
     utterance_id: str
@@ -210,6 +212,7 @@ class Utterance:
     rms: float
     clipped: bool
     speaker_id: str = ""
+    overlap: float = 0.0
     frame_id: str = ""
     is_final: bool = True
     durations: dict[str, float] = field(default_factory=dict)
@@ -295,6 +298,7 @@ class Features:
     stream_start: float = 0.0
     stream_end: float = 0.0
     speaker_id: str = ""
+    overlap: float = 0.0
     face_id: str = ""
     person_id: str = ""
     text: str = ""
@@ -386,6 +390,7 @@ class Emotion:
     stream_id: str
     stream_start: float
     stream_end: float
+    overlap: float
     text: str
     label: str
     labels: tuple[str, ...]

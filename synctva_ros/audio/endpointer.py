@@ -9,6 +9,7 @@ rest of the hang-over. It is given out then already (not final), for whoever can
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from synctva_ros.audio.segmentation import Segmenter
 from synctva_ros.audio.stream import Run, SampleStream, StreamCounters
 from synctva_ros.audio.vad import DETECTORS, FRAME, Foreground, HighPass, VoiceDetector
 from synctva_ros.config import Turns
@@ -29,6 +31,9 @@ EDGE_SEARCH = 20  # frames around the first and the last voiced one in which the
 APART = 10  # frames: what is loud again later than this is something else
 VAD_HOLD = 10  # frames: the hang-over counts from the end of speech, at most this much before the detector's
 PAUSE_AFTER = 5  # frames without voice before which a pause is not believed
+CHANGE = 0.5  # probability from which somebody else begins, where it is highest ...
+CERTAIN = 10  # ... in so many frames
+FRONT = 0.3  # mean probability of somebody in front below which an utterance is not given out
 TAIL = 15  # frames of silence given along after the end of speech, as far as the hang-over lets them be heard
 SPLIT_SEARCH = 2.0  # [s] an utterance that is too long is cut at the quietest place of its last seconds
 PLAYED_AGAIN = 5  # chunks, one after the other, that were there before: no duplicates, the recording is played again
@@ -44,16 +49,20 @@ class EndpointerCounters:
     utterances: int = 0
     split: int = 0
     too_short: int = 0
+    behind: int = 0
     clipped: int = 0
     gated_seconds: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Frame:
     position: int
     samples: FloatArray
     voiced: bool
     level: float  # [dB], full scale is 0
+    front: float = math.nan  # these are known later, see Activity
+    overlap: float = math.nan
+    change: float = math.nan
 
 
 class Endpointer:
@@ -67,14 +76,21 @@ class Endpointer:
     Args:
         config: times and thresholds; they may be changed at any time.
         warn: called with one sentence for what a person should know.
+        segmenter: hears where somebody else begins, and who is not in front; None: only pauses end an utterance.
 
     """
 
-    def __init__(self, config: Turns | None = None, warn: Callable[[str], None] = lambda sentence: None) -> None:
+    def __init__(
+        self,
+        config: Turns | None = None,
+        warn: Callable[[str], None] = lambda sentence: None,
+        segmenter: Segmenter | None = None,
+    ) -> None:
         self.config = config or Turns()
         self.counters = EndpointerCounters()
         self._warn = warn
         self._detector: VoiceDetector = DETECTORS[self.config.detector](self.config)
+        self._segmenter = segmenter
         self._gate: tuple[int, int | None] | None = None  # (from, to) [ns]
         self._stream: SampleStream | None = None
         self._count = 0  # of all streams: a stream that is taken up again must not use an id again
@@ -175,6 +191,9 @@ class Endpointer:
         self._detector.reset()
         self._high_pass = HighPass()
         self._foreground = Foreground()
+        self._unjudged: deque[_Frame] = deque()  # frames that the segmenter has not judged yet
+        if self._segmenter is not None:
+            self._segmenter.reset()
 
     def _clear(self) -> None:
         self._rest: FloatArray = np.zeros((0, 2), np.float32)  # as it came, and without hum and offset
@@ -183,8 +202,10 @@ class Endpointer:
         self._frames: list[_Frame] = []
         self._start: int | None = None  # index in _frames of the first frame of speech
         self._continues = False  # whether that is the rest of an utterance that was split
+        self._takes_over = False  # whether somebody else spoke until then
         self._last_voiced = 0
         self._candidate: Utterance | None = None  # what the utterance is if nothing more is said
+        self._paused: tuple[int, Utterance] | None = None  # the newest candidate, and the frame where its speech ends
         self._told = 0  # frames of speech at the last partial utterance
 
     def _feed(self, run: Run) -> list[Utterance]:
@@ -221,11 +242,64 @@ class Endpointer:
         voiced = self._foreground(power, is_voice) and is_voice
         level = 10.0 * float(np.log10(max(power, 1e-12)))
         self._window.append(voiced)
-        self._frames.append(_Frame(position, samples[:, 0], voiced, level))
+        self._frames.append(frame := _Frame(position, samples[:, 0], voiced, level))
+        cut = self._judge(frame, samples[:, 1])
         ratio = sum(self._window) / WINDOW
         if self._start is None:
             return self._idle(ratio)
-        return self._speech(ratio, voiced)
+        return cut + self._speech(ratio, voiced)
+
+    def _judge(self, frame: _Frame, samples: FloatArray) -> list[Utterance]:
+        """What the segmenter has to say of earlier frames: the utterance that somebody else has ended."""
+        if self._segmenter is None:
+            return []
+        self._unjudged.append(frame)
+        activity = self._segmenter.push(samples)
+        judged = [self._unjudged.popleft() for _ in range(len(activity))]
+        for each, *said in zip(judged, activity.front, activity.overlap, activity.change, strict=True):
+            each.front, each.overlap, each.change = map(float, said)
+        if not judged or self._start is None:
+            return []
+        return self._cut_at(self._change())
+
+    def _change(self) -> int | None:
+        """Index of the frame in which somebody else begins, if that is certain by now."""
+        assert self._start is not None
+        first = self._start + round(self.config.min_duration / FRAME_SECONDS)
+        said = np.array([frame.change for frame in self._frames[first:]])
+        said = said[: len(said) - int(np.isnan(said).sum())]
+        if len(said) <= CERTAIN or said[:-CERTAIN].max() < CHANGE:
+            return None
+        at = int(np.argmax(said[:-CERTAIN] >= CHANGE))
+        peak = at + int(np.argmax(said[at : at + CERTAIN]))
+        return first + peak
+
+    def _cut_at(self, at: int | None) -> list[Utterance]:
+        """End the utterance before a frame, where somebody else begins."""
+        if at is None:
+            return []
+        assert self._start is not None
+        last = max((i for i in range(self._start, at) if self._frames[i].voiced), default=self._start)
+        found: list[Utterance] = []
+        if self._paused is not None and self._paused[0] <= at and last - self._paused[0] < APART:
+            end, utterance = self._paused
+            found = [self._counted(replace(utterance, ended_by=EndedBy.SPEAKER))]
+        else:
+            end = at if at - last <= APART else last + 1
+            start = self._edges()[0]
+            if (end - start) * FRAME_SECONDS >= self.config.min_duration:
+                utterance = self._utterance(start, end, min(end + TAIL, at), EndedBy.SPEAKER)
+                found = [self._counted(utterance)]
+            else:
+                self.counters.too_short += 1
+        gone = max(end, at - round(self.config.pre_roll / FRAME_SECONDS))
+        del self._frames[:gone]
+        self._start = at - gone
+        self._last_voiced = max(self._last_voiced - gone, self._start)
+        self._candidate = self._paused = None
+        self._continues, self._takes_over = False, True
+        self._told = 0
+        return found
 
     def _is_gated(self, position: int) -> bool:
         if self._gate is None or self._stream is None:
@@ -261,10 +335,14 @@ class Endpointer:
             over = silence * FRAME_SECONDS >= self.config.hangover
             if self._candidate is None and self._is_long_enough() and (over or len(self._frames) - end >= TAIL):
                 self._candidate = self._utterance(start, end, min(end + TAIL, len(self._frames)), EndedBy.PAUSE)
+                self._paused = end, self._candidate
                 if self.config.speculate:
                     found.append(replace(self._candidate, is_final=False))
             return found + self._end(EndedBy.PAUSE) if over else found
         said = len(self._frames) - self._start
+        if (last := self._last_in_front()) is not None:
+            self._last_voiced = last
+            return self._end(EndedBy.PAUSE)
         if said * FRAME_SECONDS >= self.config.max_duration:
             return self._split()
         if 0 < self.config.provisional_interval <= (said - self._told) * FRAME_SECONDS and self._is_long_enough():
@@ -273,6 +351,17 @@ class Endpointer:
             so_far = self._utterance(self._edges()[0], now, now, EndedBy.SPEAKING)
             found.append(replace(so_far, is_final=False))
         return found
+
+    def _last_in_front(self) -> int | None:
+        """The last frame of somebody in front, if others have talked on behind for as long as a pause lasts."""
+        assert self._start is not None
+        front = np.array([frame.front for frame in self._frames[self._start :]])
+        front = front[: len(front) - int(np.isnan(front).sum())]
+        pause = round(self.config.hangover / FRAME_SECONDS)
+        if len(front) <= pause or front[-pause:].max() >= FRONT:
+            return None
+        there = np.flatnonzero(front >= FRONT)
+        return self._start + (int(there[-1]) if len(there) else 0)
 
     def _split(self) -> list[Utterance]:
         assert self._start is not None
@@ -284,9 +373,9 @@ class Endpointer:
         utterance = self._utterance(min(self._edges()[0], cut - 1), cut, cut, EndedBy.SPLIT)
         del self._frames[:cut]
         self._start = 0
-        self._continues = True
+        self._continues, self._takes_over = True, False
         self._last_voiced = max(self._last_voiced - cut, 0)
-        self._candidate = None
+        self._candidate = self._paused = None
         self._told = 0
         return [self._counted(utterance)]
 
@@ -296,7 +385,9 @@ class Endpointer:
             return []
         start, end = self._edges()
         found: list[Utterance] = []
-        if self._is_long_enough():
+        if self._is_behind(start, end):
+            self.counters.behind += 1
+        elif self._is_long_enough():
             tail = min(end + TAIL, len(self._frames))
             utterance = self._candidate or self._utterance(start, end, tail, why)
             found.append(self._counted(replace(utterance, ended_by=why)))
@@ -305,8 +396,8 @@ class Endpointer:
         keep = round(self.config.pre_roll / FRAME_SECONDS) + WINDOW + EDGE_SEARCH
         del self._frames[: max(len(self._frames) - keep, end)]
         self._start = None
-        self._continues = False
-        self._candidate = None
+        self._continues = self._takes_over = False
+        self._candidate = self._paused = None
         self._window.clear()
         return found
 
@@ -315,6 +406,11 @@ class Endpointer:
         voiced = sum(frame.voiced for frame in self._frames[self._start : self._last_voiced + 1]) * FRAME_SECONDS
         # What a split left over belongs to something longer, however short it is.
         return voiced >= (FRAME_SECONDS if self._continues else self.config.min_duration)
+
+    def _is_behind(self, start: int, end: int) -> bool:
+        """Whether the segmenter hears nobody in front in all that it has judged of an utterance."""
+        said = [frame.front for frame in self._frames[start:end] if not math.isnan(frame.front)]
+        return len(said) >= (end - start) / 2 and float(np.mean(said)) < FRONT
 
     def _counted(self, utterance: Utterance) -> Utterance:
         """Take note of an utterance that is given out for good; the next one gets another id."""
@@ -330,11 +426,8 @@ class Endpointer:
         assert self._start is not None
         levels = np.array([frame.level for frame in self._frames])
         peak = float(levels[self._start : self._last_voiced + 1].max())
-        pause = levels[self._last_voiced + 1 :]
-        # Who begins to listen in mid-speech has heard the background in the pause only.
-        above = self._foreground.edge - self._foreground.background
-        noise = min(self._foreground.background, float(np.percentile(pause, 20)) if len(pause) else np.inf)
-        threshold = min(max(peak - EDGE_BELOW_PEAK, noise + above), peak)
+        edge = self._foreground.edge(levels[self._last_voiced + 1 :])
+        threshold = min(max(peak - EDGE_BELOW_PEAK, edge), peak)
         loud = levels >= threshold
         speech = loud[self._start : self._last_voiced + 1]
         start = self._start + int(np.argmax(speech))
@@ -344,9 +437,15 @@ class Endpointer:
             else self._last_voiced + 1
         )
         # A detector also comes late and goes early: what is as loud and not apart belongs to it.
-        start -= _reach(loud[max(start - EDGE_SEARCH, 0) : start][::-1])
-        start = 0 if self._continues else start
+        if self._continues:
+            start = 0
+        elif not self._takes_over:
+            start -= _reach(loud[max(start - EDGE_SEARCH, 0) : start][::-1])
         return start, end + _reach(loud[end : self._last_voiced + 1 + EDGE_SEARCH])
+
+    def _overlap(self, start: int, end: int) -> float:
+        """Share of the frames in which somebody else speaks too."""
+        return float(np.mean([frame.overlap >= 0.5 for frame in self._frames[start:end]]))
 
     def _utterance(self, start: int, end: int, tail: int, why: EndedBy) -> Utterance:
         assert self._stream is not None
@@ -370,6 +469,7 @@ class Endpointer:
             rms=float(np.sqrt(np.mean(np.square(speech, dtype=np.float64)))),
             clipped=bool(np.mean(np.abs(speech) >= FULL_SCALE) > MAX_CLIPPED),
             speaker_id=self.config.speaker_id,
+            overlap=self._overlap(start, end),
             frame_id=self._stream.frame_id,
         )
 

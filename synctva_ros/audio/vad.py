@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib.util
 from collections import deque
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -89,19 +90,8 @@ class SileroDetector:
     _HYSTERESIS = 0.15
 
     def __init__(self, config: Turns) -> None:
-        import onnxruntime
-
-        # Only its file is wanted; importing it would take a second and 100 MB.
-        found = importlib.util.find_spec("faster_whisper")
-        where = Path(found.origin).parent if found is not None and found.origin else Path("faster_whisper")
-        path = where / "assets" / "silero_vad_v6.onnx"
-        if not path.is_file():
-            raise ValueError(f"{path} is missing: install faster-whisper 1.2.1, or set utterance.detector to webrtc")
-        options = onnxruntime.SessionOptions()
-        options.inter_op_num_threads = options.intra_op_num_threads = 1
-        options.log_severity_level = 4
         self._config = config
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = _silero()
         self.reset()
 
     def reset(self) -> None:
@@ -121,6 +111,23 @@ class SileroDetector:
             needed = self._config.threshold - self._HYSTERESIS * self._is_voice
             self._is_voice = bool(output.item() >= needed)
         return self._is_voice
+
+
+@cache
+def _silero() -> Any:
+    """The network, once a process: it keeps nothing of a stream."""
+    import onnxruntime
+
+    # Only its file is wanted; importing it would take a second and 100 MB.
+    found = importlib.util.find_spec("faster_whisper")
+    where = Path(found.origin).parent if found is not None and found.origin else Path("faster_whisper")
+    path = where / "assets" / "silero_vad_v6.onnx"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: install faster-whisper 1.2.1, or set utterance.detector to webrtc")
+    options = onnxruntime.SessionOptions()
+    options.inter_op_num_threads = options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 DETECTORS: dict[str, Callable[[Turns], VoiceDetector]] = {"silero": SileroDetector, "webrtc": WebrtcDetector}
@@ -152,11 +159,10 @@ class Foreground:
 
     Attributes:
         background: level [dB] that is exceeded nearly always; full scale is 0.
-        edge: level [dB] that speech in front has where it starts and ends.
     """
 
     def __init__(self) -> None:
-        self.background = self.edge = -np.inf
+        self.background = self._edge = -np.inf
         self._recent: deque[float] = deque(maxlen=SMOOTHED)
         self._history: deque[tuple[float, bool]] = deque(maxlen=HISTORY)
         self._count = 0
@@ -179,10 +185,20 @@ class Foreground:
             # Noise is nobody: over it the detector hears a voice that is as loud. Voices behind are told by level only.
             talks = voices[levels <= self.background + QUIETEST].mean() > 0.5 and len(levels) >= HISTORY // 5
             self._lowest = self.background + ABOVE_BACKGROUND if talks else -np.inf
-            self.edge = self.background + (ABOVE_TALK if talks else ABOVE_NOISE)
+            self._edge = self.background + (ABOVE_TALK if talks else ABOVE_NOISE)
         self._count += 1
         self._front -= FRONT_FALL * FRAME / SAMPLE_RATE
         is_loud = level >= max(self._lowest, self._front - BELOW_FRONT)
         if is_voice and is_loud:
             self._front = max(self._front, level)
         return is_loud
+
+    def edge(self, pause: FloatArray) -> float:
+        """Level [dB] that speech in front has where it starts and ends.
+
+        Args:
+            pause: levels of the frames since the last voice [dB].
+        """
+        quiet = float(np.percentile(pause, 20)) if len(pause) else np.inf
+        # Who begins to listen in mid-speech, or to people without pauses, has heard the background in this pause only.
+        return min(self._edge, quiet + ABOVE_NOISE) if quiet < self.background else self._edge

@@ -104,6 +104,7 @@ class DialogueStage(Transform[Features, Ahead]):
             stream_id=event.stream_id,
             stream_start=event.stream_start,
             stream_end=event.stream_end,
+            overlap=event.overlap,
             text=event.text,
             label=estimate.label,
             labels=estimate.labels,

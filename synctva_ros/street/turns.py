@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from synctva_ros.audio.endpointer import Endpointer
+from synctva_ros.audio.segmentation import CausalSegmenter
 from synctva_ros.config import Turns
 from synctva_ros.events import NANOSECONDS, AudioChunk, EndOfStream, RobotSpeaking, Utterance
 from synctva_ros.street.stage import Log, Stage, State
@@ -31,7 +32,8 @@ class TurnsStage(Stage):
 
     def __init__(self, config: Turns, log: Log) -> None:
         super().__init__(log)
-        self._endpointer = Endpointer(config, log.warning)
+        weights = config.segmentation_weights
+        self._endpointer = Endpointer(config, log.warning, CausalSegmenter(weights) if weights else None)
         self._heard = (0, 0.0)  # time at the source just after the newest sample [ns], and when it came [s]
         self._has_ended = True
         self._spoken = 0.0  # when the last utterance began to be given out, or the stream began [s]

@@ -139,6 +139,25 @@ class TextRecipe(Schedule):
     rank: int = _count(96, "Of the low-rank difference that is kept")
 
 
+@dataclass(frozen=True)
+class SegmentationRecipe(Schedule):
+    """The network that finds turns: rooms without end, made of recordings of single voices."""
+
+    corpora: str = param("ravdess,emovo,ased,nemo", "Corpora of speech, with commas between them")
+    held_out: str = param(
+        "ravdess/17,ravdess/18,ravdess/19,ravdess/20,nemo/TP0,nemo/WR0,ased/60,ased/61,ased/62,ased/63,ased/64,ased/65",
+        "People (corpus/name) or corpora that speak only in validation, with commas between them",
+    )
+    epochs: int = _count(20, "Times that the validation rooms are looked at")
+    steps: int = _count(150, "Steps between")
+    batch: int = _count(16, "Rooms a step, each made anew")
+    seconds: float = param(20.0, "Length of a room", "s", low=5.0, high=120.0)
+    learning_rate: float = _rate(2e-3)
+    weight_decay: float = _factor(0.01, "Of the optimizer")
+    averaging: float = _share(0.995, "Decay of the moving average of the weights, which is what is kept; 0: none")
+    voice_loss: float = _factor(0.25, "Weight of telling the voices apart, beside finding the turns")
+
+
 #: What a recipe can be for; the first is meant where a file does not say.
 KINDS: dict[str, type[Schedule]] = {
     "dialogue": Recipe,
@@ -146,6 +165,7 @@ KINDS: dict[str, type[Schedule]] = {
     "voice": VoiceRecipe,
     "face": FaceRecipe,
     "text": TextRecipe,
+    "segmentation": SegmentationRecipe,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import synctva_ros.demo
+from synctva_ros.audio import vad
 from synctva_ros.audio.endpointer import Endpointer
 from synctva_ros.audio.vad import DETECTORS, FRAME, Foreground, HighPass
 from synctva_ros.config import Turns
@@ -124,7 +126,8 @@ def test_another_version_of_the_network_says_what_to_do(monkeypatch, tmp_path):
     (tmp_path / "faster_whisper").mkdir()
     (tmp_path / "faster_whisper" / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(__import__("sys").modules, "faster_whisper", raising=False)
+    monkeypatch.delitem(sys.modules, "faster_whisper", raising=False)
+    monkeypatch.setattr(vad, "_silero", vad._silero.__wrapped__)
     with pytest.raises(ValueError, match=r"silero_vad_v6\.onnx is missing: .*set utterance\.detector to webrtc"):
         Endpointer(Turns(detector="silero"))
 

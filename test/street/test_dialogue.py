@@ -102,6 +102,7 @@ def test_an_answer_says_what_was_found_of_whom_and_when(desk: Desk) -> None:
         stream_id="m",
         stream_start=10.0,
         stream_end=12.0,
+        overlap=0.25,
         face_id="f1",
         person_id="p1",
         text="words",
@@ -120,6 +121,7 @@ def test_an_answer_says_what_was_found_of_whom_and_when(desk: Desk) -> None:
         "face_id",
         "person_id",
         "stream_end",
+        "overlap",
         "text",
         "durations",
     }
