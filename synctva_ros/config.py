@@ -165,7 +165,8 @@ class Turns(NodeConfig):
     )
     aggressiveness: int = param(2, "How eager webrtc is to call sound no speech", low=0, high=3, live=True)
     segmentation_weights: str = param(
-        "", "Network that hears where somebody else begins, a shipped one or a folder; empty: only a pause ends it"
+        "",
+        "Network that hears where somebody else begins, a shipped one or a folder; empty: only a pause ends it"
         "Network that hears where somebody else begins, a shipped one or a folder; empty: only pauses end utterances",
     )
     start_ratio: float = param(

@@ -1,0 +1,95 @@
+"""Rooms: whether the truth is that of the sound, of voices that are tones of their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from synctva_ros.events import SAMPLE_RATE, FloatArray
+from synctva_ros.training.data import rooms as module
+from synctva_ros.training.data.rooms import SPEEDS, Rooms
+
+FRAME = 640
+
+
+def tone(hertz: float, seconds: float = 1.5) -> FloatArray:
+    return (0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE)).astype(np.float32)
+
+
+@pytest.fixture
+def people() -> dict[str, list[FloatArray]]:
+    return {f"{corpus}/{n}": [tone(300 + 150 * n)] * 2 for corpus in ("a", "b") for n in range(4)}
+
+
+@pytest.fixture
+def dry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rooms without echoes, noise and people behind."""
+    for name in ("NOISE", "BEHIND", "CLICKS", "HUM", "NARROW", "WORDS"):
+        monkeypatch.setattr(module, name, 0.0)
+    monkeypatch.setattr(Rooms, "_echo", lambda self: np.eye(1, 8, dtype=np.float32)[0])
+    monkeypatch.setattr(module, "GAIN", (0.0, 0.0))
+    monkeypatch.setattr(module, "PERSONS", (0.0, 0.0))
+
+
+def test_the_truth_fits_the_sound(people: dict[str, list[FloatArray]], dry: None) -> None:
+    made = Rooms(people, np.random.default_rng(0), 12.0, FRAME)
+    overlaps = changes = 0
+    for _ in range(20):
+        room = made()
+        assert room.sound.shape == (12 * SAMPLE_RATE,)
+        frames = len(room.sound) // FRAME
+        assert room.count.shape == room.change.shape == room.voice.shape == (frames,)
+        level = np.sqrt(np.mean(np.square(room.sound.reshape(frames, FRAME)), axis=1))
+        # Turns begin and end within a frame, so the frames at the edges are between.
+        inner = np.convolve(room.count == 0, np.ones(3), "same") == 3
+        assert level[inner].max(initial=0.0) < 0.01
+        spoken = np.convolve(room.count > 0, np.ones(3), "same") == 3
+        assert np.median(level[spoken]) > 0.02
+        overlaps += int((room.count > 1).sum())
+        changes += int(room.change.sum())
+        for at in np.flatnonzero(room.change):
+            assert room.count[at] > 0
+            before = room.voice[:at]
+            assert before[before >= 0][-1] != room.voice[at]
+    assert overlaps > 20
+    assert changes > 40
+
+
+def test_a_voice_is_a_person_at_a_speed(people: dict[str, list[FloatArray]], dry: None) -> None:
+    made = Rooms(people, np.random.default_rng(1), 8.0, FRAME)
+    assert len(made.voices) == len(people) * len(SPEEDS)
+    names = {number: voice for voice, number in made.voices.items()}
+    heard = set()
+    for _ in range(10):
+        room = made()
+        for at in np.flatnonzero(np.convolve(room.count == 1, np.ones(5), "same") == 5)[::7]:
+            if len(set(room.voice[at - 2 : at + 3])) > 1:
+                continue
+            name, speed = names[room.voice[at]]
+            piece = room.sound[at * FRAME - FRAME : (at + 1) * FRAME] * np.hanning(2 * FRAME)
+            pitch = np.abs(np.fft.rfft(piece, 1 << 15)).argmax() * SAMPLE_RATE / (1 << 15)
+            wanted = (300 + 150 * int(name.partition("/")[2])) * speed
+            assert pitch == pytest.approx(wanted, rel=0.03)
+            heard.add((name, speed))
+    assert len(heard) > 10
+
+
+def test_people_behind_are_not_in_the_truth(
+    people: dict[str, list[FloatArray]], dry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BEHIND", 1.0)
+    monkeypatch.setattr(module, "BEHINDS", (12.0, 12.0))
+    room = Rooms(people, np.random.default_rng(2), 20.0, FRAME)()
+    silent = np.convolve(room.count == 0, np.ones(3), "same") == 3
+    level = np.sqrt(np.mean(np.square(room.sound.reshape(-1, FRAME)), axis=1))
+    assert silent.any()
+    assert level[silent].mean() > 0.003
+
+
+def test_the_same_generator_makes_the_same_rooms(people: dict[str, list[FloatArray]]) -> None:
+    one, other = (Rooms(people, np.random.default_rng(3), 6.0, FRAME) for _ in range(2))
+    for _ in range(3):
+        first, second = one(), other()
+        np.testing.assert_array_equal(first.sound, second.sound)
+        np.testing.assert_array_equal(first.change, second.change)
+    assert np.abs(first.sound).max() <= 1.0
