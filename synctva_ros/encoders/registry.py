@@ -12,10 +12,13 @@ from synctva_ros.events import MODALITIES
 #: Group of the entry points in which other packages name their encoders' classes.
 GROUP = "synctva_ros.encoders"
 _PROTOCOLS: dict[str, type] = dict(zip(MODALITIES, (TextEncoder, AudioEncoder, FaceEncoder), strict=True))
+#: Whose voice it is: another vector of the same sound.
+_PROTOCOLS["speaker"] = AudioEncoder
 _OURS = {
     "sentence": "synctva_ros.encoders.text:TextEncoder",
     "voice": "synctva_ros.encoders.audio:AudioEncoder",
     "expression": "synctva_ros.encoders.face:FaceEncoder",
+    "campplus": "synctva_ros.encoders.campplus:CampPlusEncoder",
 }
 
 
@@ -27,7 +30,7 @@ def create_encoder(modality: str, name: str, weights: str = "") -> Any:
     """Make an encoder.
 
     Args:
-        modality: one of ``MODALITIES``; it says which protocol of :mod:`.protocol` the encoder has.
+        modality: one of ``MODALITIES``, or "speaker"; it says which protocol of :mod:`.protocol` the encoder has.
         name: of ours, of one that another package brings, or ``module:Class`` for any class that can be imported.
         weights: the name of a shipped folder or a path, as the encoder understands it; empty for its own default.
 
@@ -35,8 +38,8 @@ def create_encoder(modality: str, name: str, weights: str = "") -> Any:
         ValueError: No such encoder for this modality, or it cannot be made; the message says which there are.
         WeightsError: The weights of one of ours cannot be used (a ValueError).
     """
-    if modality not in MODALITIES:
-        raise ValueError(f"there is no modality {modality!r}: name an encoder for {', '.join(MODALITIES)}")
+    if modality not in _PROTOCOLS:
+        raise ValueError(f"there is no modality {modality!r}: name an encoder for {', '.join(_PROTOCOLS)}")
     try:
         point = EntryPoint(name, name, GROUP) if ":" in name else _find(name)
         build = _load(point)

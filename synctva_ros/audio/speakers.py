@@ -1,0 +1,166 @@
+"""Who speaks: voices as they come, told apart, known again, named and forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from synctva_ros.events import FloatArray
+
+#: Cosine from which a vector is of a voice that is known; shorter speech than a second says less.
+SAME, SAME_SHORT = 0.3, 0.2
+#: Speech that is shorter does not make a new voice, and does not change a known one [s].
+NEW = 0.6
+#: More speech than this makes a vector no better [s].
+ENOUGH = 3.0
+#: Cosine of what two voices consist of from which they are one.
+JOINED = 0.6
+#: Of how much speech each voice must consist before it is compared with others [s].
+SETTLED = 4.0
+#: How many voices are kept; of those without a name the one that was heard longest ago makes room.
+MOST = 64
+
+
+@dataclass
+class Voice:
+    """A voice.
+
+    Attributes:
+        speaker_id: transient: ``v1``, ``v2``, …
+        vector: sum of its vectors, weighted by their seconds ``[width]``.
+        seconds: of speech that it consists of.
+        name: of the person; empty when nobody gave one.
+        heard: number of the utterance in which it was heard last.
+    """
+
+    speaker_id: str
+    vector: FloatArray
+    seconds: float
+    name: str = ""
+    heard: int = 0
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Whose voice an utterance is.
+
+    Attributes:
+        speaker_id: empty: it was too short, or too unlike all others and too short to be somebody new.
+        person_id: name of the person; empty when nobody gave one.
+        joined: voices of before that turned out to be this one.
+    """
+
+    speaker_id: str = ""
+    person_id: str = ""
+    joined: tuple[str, ...] = ()
+
+
+NOBODY = Heard()
+
+
+@dataclass
+class Speakers:
+    """The voices that were heard so far. Nothing is written anywhere."""
+
+    voices: list[Voice] = field(default_factory=list)
+    _made: int = 0
+    _heard: int = 0
+
+    def hear(self, vector: FloatArray | None, seconds: float) -> Heard:
+        """Whose voice this is; it is taken note of.
+
+        Args:
+            vector: of an utterance, of length 1 ``[width]``; None: it says nothing.
+            seconds: of speech in it.
+        """
+        self._heard += 1
+        if vector is None:
+            return NOBODY
+        found = self._nearest(vector)
+        if found is not None and found[1] >= (SAME if seconds >= 1.0 else SAME_SHORT):
+            voice = found[0]
+        elif seconds >= NEW:
+            voice = self._new(np.zeros_like(vector))
+        else:
+            return NOBODY
+        voice.heard = self._heard
+        if seconds < NEW:
+            return Heard(voice.speaker_id, voice.name)
+        voice.vector = voice.vector + vector * min(seconds, ENOUGH)
+        voice.seconds += seconds
+        return self._join(voice)
+
+    def enroll(self, speaker_id: str, name: str) -> Voice:
+        """Give the person with this voice a name.
+
+        Raises:
+            ValueError: there is no such voice, or somebody else has the name.
+        """
+        if not name:
+            raise ValueError("the name is empty: give the person one, or forget the voice")
+        voice = self._find(speaker_id)
+        if any(other.name == name for other in self.voices if other is not voice):
+            raise ValueError(f"another voice has the name {name!r}: forget it first, or give another name")
+        voice.name = name
+        return voice
+
+    def forget(self, who: str) -> None:
+        """Forget a voice, by its id or its name, or all of them ("").
+
+        Raises:
+            ValueError: there is no such voice.
+        """
+        if not who:
+            self.voices.clear()
+        else:
+            self.voices.remove(self._find(who))
+
+    def _find(self, who: str) -> Voice:
+        for voice in self.voices:
+            if who in (voice.speaker_id, voice.name):
+                return voice
+        known = ", ".join(f"{each.speaker_id} {each.name}".strip() for each in self.voices) or "none yet"
+        raise ValueError(f"there is no voice {who!r}; those that are known: {known}")
+
+    def _nearest(self, vector: FloatArray) -> tuple[Voice, float] | None:
+        if not self.voices:
+            return None
+        alike = [_cosine(voice.vector, vector) for voice in self.voices]
+        best = int(np.argmax(alike))
+        return self.voices[best], alike[best]
+
+    def _new(self, vector: FloatArray) -> Voice:
+        if len(self.voices) >= MOST:
+            unnamed = [voice for voice in self.voices if not voice.name]
+            self.voices.remove(min(unnamed or self.voices, key=lambda voice: voice.heard))
+        self._made += 1
+        voice = Voice(f"v{self._made}", vector, 0.0)
+        self.voices.append(voice)
+        return voice
+
+    def _join(self, voice: Voice) -> Heard:
+        """Two voices that turn out to be one become the older of them; of two with names none does."""
+        joined: list[str] = []
+        for other in _settled(self.voices):
+            if other is voice or voice.seconds < SETTLED or (voice.name and other.name):
+                continue
+            if _cosine(voice.vector, other.vector) < JOINED:
+                continue
+            kept, gone = sorted((voice, other), key=self.voices.index)
+            kept.vector, kept.seconds = kept.vector + gone.vector, kept.seconds + gone.seconds
+            kept.name, kept.heard = kept.name or gone.name, max(kept.heard, gone.heard)
+            self.voices.remove(gone)
+            joined.append(gone.speaker_id)
+            voice = kept
+        return Heard(voice.speaker_id, voice.name, tuple(joined))
+
+
+def _settled(voices: Sequence[Voice]) -> list[Voice]:
+    return [voice for voice in voices if voice.seconds >= SETTLED]
+
+
+def _cosine(one: FloatArray, other: FloatArray) -> float:
+    length = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / length if length else 0.0

@@ -1,0 +1,106 @@
+"""Voices told apart by vectors that are drawn around a direction for each person."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synctva_ros.audio.speakers import MOST, NOBODY, Speakers
+from synctva_ros.events import FloatArray
+
+WIDTH = 64
+
+
+def person(number: int) -> FloatArray:
+    return np.random.default_rng([7, number]).normal(size=WIDTH).astype(np.float32)
+
+
+def said(number: int, rng: np.random.Generator, spread: float = 0.6) -> FloatArray:
+    """What an encoder might make of an utterance of a person."""
+    vector = person(number) + rng.normal(size=WIDTH) * spread
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)
+
+
+@settings(deadline=None, max_examples=30)
+@given(order=st.lists(st.integers(0, 3), min_size=1, max_size=40), seed=st.integers(0, 99))
+def test_each_person_has_one_id_and_keeps_it(order: list[int], seed: int) -> None:
+    speakers, rng = Speakers(), np.random.default_rng(seed)
+    ids = [speakers.hear(said(number, rng), 2.0).speaker_id for number in order]
+    assert len(set(zip(order, ids, strict=True))) == len(set(order)) == len(set(ids))
+    assert list(dict.fromkeys(ids)) == [f"v{n + 1}" for n in range(len(set(order)))]
+
+
+def test_too_little_speech_makes_nobody_new_but_knows_a_voice_again() -> None:
+    speakers, rng = Speakers(), np.random.default_rng(0)
+    assert speakers.hear(said(0, rng), 0.4) == NOBODY
+    assert speakers.hear(None, 5.0) == NOBODY
+    assert speakers.voices == []
+    assert speakers.hear(said(0, rng), 2.0).speaker_id == "v1"
+    before = speakers.voices[0].vector.copy()
+    assert speakers.hear(said(0, rng), 0.4).speaker_id == "v1"
+    assert speakers.hear(said(1, rng), 0.4) == NOBODY
+    np.testing.assert_array_equal(speakers.voices[0].vector, before)
+
+
+def test_a_name_is_given_kept_and_forgotten() -> None:
+    speakers, rng = Speakers(), np.random.default_rng(0)
+    for number in (0, 1):
+        speakers.hear(said(number, rng), 2.0)
+    assert speakers.enroll("v2", "anna").name == "anna"
+    assert speakers.hear(said(1, rng), 2.0).person_id == "anna"
+    assert speakers.hear(said(0, rng), 2.0).person_id == ""
+    speakers.forget("anna")
+    assert speakers.hear(said(1, rng), 2.0).speaker_id == "v3"
+    assert speakers.hear(said(1, rng), 2.0).person_id == ""
+    speakers.forget("")
+    assert speakers.voices == []
+
+
+@pytest.mark.parametrize(
+    ("who", "name", "sentence"),
+    [
+        ("v9", "anna", "there is no voice 'v9'; those that are known: v1, v2 ben"),
+        ("v1", "ben", "another voice has the name 'ben'"),
+        ("v1", "", "the name is empty"),
+    ],
+)
+def test_what_cannot_be_enrolled_is_told(who: str, name: str, sentence: str) -> None:
+    speakers, rng = Speakers(), np.random.default_rng(0)
+    for number in (0, 1):
+        speakers.hear(said(number, rng), 2.0)
+    speakers.enroll("v2", "ben")
+    with pytest.raises(ValueError, match=sentence):
+        speakers.enroll(who, name)
+    with pytest.raises(ValueError, match="there is no voice 'carl'"):
+        speakers.forget("carl")
+
+
+def test_two_voices_that_turn_out_to_be_one_are_joined_under_the_older_id() -> None:
+    speakers, rng = Speakers(), np.random.default_rng(1)
+    one, other = person(0), person(1)
+    middle = one / np.linalg.norm(one) + other / np.linalg.norm(other)
+    for vector in (one, one, other, other):
+        heard = np.asarray(vector / np.linalg.norm(vector), np.float32)
+        assert speakers.hear(heard, 3.0).joined == ()
+    speakers.enroll("v2", "anna")
+    joined: tuple[str, ...] = ()
+    for _ in range(12):
+        vector = middle + rng.normal(size=WIDTH) * 0.02
+        found = speakers.hear(np.asarray(vector / np.linalg.norm(vector), np.float32), 3.0)
+        joined += found.joined
+    assert joined == ("v2",)
+    assert [(voice.speaker_id, voice.name) for voice in speakers.voices] == [("v1", "anna")]
+    assert found.person_id == "anna"
+
+
+def test_a_thousand_speakers_a_day_take_no_more_room() -> None:
+    speakers, rng = Speakers(), np.random.default_rng(2)
+    speakers.hear(said(0, rng), 3.0)
+    speakers.enroll("v1", "anna")
+    for number in range(1, 1000):
+        speakers.hear(said(number, rng), 3.0)
+    assert len(speakers.voices) == MOST
+    assert speakers.hear(said(0, rng), 2.0).person_id == "anna"
+    assert speakers.hear(said(999, rng), 2.0).speaker_id != speakers.hear(said(5, rng), 2.0).speaker_id
