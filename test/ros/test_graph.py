@@ -145,7 +145,7 @@ def test_the_dialogue_in_real_time(face_image):
     for message in emotions:
         before = [other for other in seen["provisional"] if other.utterance_id == message.utterance_id]
         lengths = np.array([other.stream_end - other.stream_start for other in before])
-        assert np.all(np.abs(np.diff(lengths) / 0.5 - np.round(np.diff(lengths) / 0.5)) < 0.1)
+        assert np.all(np.diff(lengths) > 0.4)
         for other in before:
             assert (other.turn, other.dialogue_id) == (message.turn, message.dialogue_id)
             assert other.modalities == Modality.AUDIO | Modality.VISION
