@@ -22,12 +22,13 @@ from synctva_ros.config import Turns
 from synctva_ros.events import AudioChunk, Utterance
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.street.playback import Sentences
-from synctva_ros.street.turns import TurnsStage
+from synctva_ros.street.table import STREET
 
 
 def turns_of(path: Path, settings: dict[str, Any]) -> tuple[list[Utterance], float, float]:
     """The utterances of a file, the seconds of sound in it, and the seconds of one core that finding them took."""
-    stage = TurnsStage(Turns(**{"speculate": False, "provisional_interval": 0.0} | settings), Sentences(print, print))
+    config = Turns(**{"speculate": False, "provisional_interval": 0.0} | settings)
+    (stage,) = STREET["utterance"](config, Sentences(print, print))
     found: list[Utterance] = []
     heard = 0.0
     chunks = [item for item in MediaFile(path, video_rate=0.0).play(0) if isinstance(item, AudioChunk)]

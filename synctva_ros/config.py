@@ -201,6 +201,10 @@ class Turns(NodeConfig):
         high=10.0,
         live=True,
     )
+    speaker_encoder: str = param(
+        "", "Encoder that tells voices apart, by name (campplus) or as module:Class; empty: they are not told apart"
+    )
+    speaker_weights: str = param("", "Its weights; empty for its own")
     speaker_id: str = param("", "Who speaks into this microphone, if that is known (a headset)", live=True)
 
     def check(self) -> None:

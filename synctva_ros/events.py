@@ -212,6 +212,7 @@ class Utterance:
     rms: float
     clipped: bool
     speaker_id: str = ""
+    person_id: str = ""
     overlap: float = 0.0
     frame_id: str = ""
     is_final: bool = True

@@ -68,6 +68,15 @@ class Speakers:
     _made: int = 0
     _heard: int = 0
 
+    def look(self, vector: FloatArray | None, seconds: float) -> Heard:
+        """What :meth:`hear` would say but for joined voices, without taking note."""
+        if vector is None:
+            return NOBODY
+        voice = self._known(vector, seconds)
+        if voice is not None:
+            return Heard(voice.speaker_id, voice.name)
+        return Heard(f"v{self._made + 1}") if seconds >= NEW else NOBODY
+
     def hear(self, vector: FloatArray | None, seconds: float) -> Heard:
         """Whose voice this is; it is taken note of.
 
@@ -78,13 +87,10 @@ class Speakers:
         self._heard += 1
         if vector is None:
             return NOBODY
-        found = self._nearest(vector)
-        if found is not None and found[1] >= (SAME if seconds >= 1.0 else SAME_SHORT):
-            voice = found[0]
-        elif seconds >= NEW:
-            voice = self._new(np.zeros_like(vector))
-        else:
+        voice = self._known(vector, seconds)
+        if voice is None and seconds < NEW:
             return NOBODY
+        voice = voice or self._new(np.zeros_like(vector))
         voice.heard = self._heard
         if seconds < NEW:
             return Heard(voice.speaker_id, voice.name)
@@ -124,12 +130,10 @@ class Speakers:
         known = ", ".join(f"{each.speaker_id} {each.name}".strip() for each in self.voices) or "none yet"
         raise ValueError(f"there is no voice {who!r}; those that are known: {known}")
 
-    def _nearest(self, vector: FloatArray) -> tuple[Voice, float] | None:
-        if not self.voices:
-            return None
+    def _known(self, vector: FloatArray, seconds: float) -> Voice | None:
         alike = [_cosine(voice.vector, vector) for voice in self.voices]
-        best = int(np.argmax(alike))
-        return self.voices[best], alike[best]
+        needed = SAME if seconds >= 1.0 else SAME_SHORT
+        return self.voices[int(np.argmax(alike))] if alike and max(alike) >= needed else None
 
     def _new(self, vector: FloatArray) -> Voice:
         if len(self.voices) >= MOST:

@@ -154,6 +154,7 @@ class FusionStage(Join[Utterance]):
             stream_start=event.stream_start,
             stream_end=event.stream_end,
             speaker_id=event.speaker_id,
+            person_id=event.person_id,
             overlap=event.overlap,
             ended_by=event.ended_by,
             frame_id=event.frame_id,

@@ -14,7 +14,12 @@ def turns(config: Turns, log: Log) -> list[Stage]:
     """Sound → utterances."""
     from synctva_ros.street.turns import TurnsStage
 
-    return [TurnsStage(config, log)]
+    encoder = None
+    if config.speaker_encoder:
+        from synctva_ros.encoders.registry import create_encoder
+
+        encoder = create_encoder("speaker", config.speaker_encoder, config.speaker_weights)
+    return [TurnsStage(config, log, encoder)]
 
 
 def words(config: Words, log: Log) -> list[Stage]:

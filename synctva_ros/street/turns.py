@@ -1,15 +1,18 @@
-"""Sound → utterances: who starts and stops speaking when."""
+"""Sound → utterances: who starts and stops speaking when, and whose voice it is."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from synctva_ros.audio.endpointer import Endpointer
 from synctva_ros.audio.segmentation import CausalSegmenter
+from synctva_ros.audio.speakers import Speakers
 from synctva_ros.config import Turns
-from synctva_ros.events import NANOSECONDS, AudioChunk, EndOfStream, RobotSpeaking, Utterance
+from synctva_ros.encoders.protocol import AudioEncoder
+from synctva_ros.events import NANOSECONDS, AudioChunk, EndedBy, EndOfStream, FloatArray, RobotSpeaking, Utterance
 from synctva_ros.street.stage import Log, Stage, State
 
 #: A stream that gives nothing for longer does not tell the time any more [s].
@@ -25,13 +28,23 @@ QUIET = 0.003
 
 
 class TurnsStage(Stage):
-    """The end-pointer; ``RobotSpeaking`` makes it deaf from the sample on that is being recorded when it comes."""
+    """The end-pointer; ``RobotSpeaking`` makes it deaf from the sample on that is being recorded when it comes.
+
+    Args:
+        config: of the node.
+        log: takes sentences.
+        encoder: of voices, to tell them apart; None: they are not.
+    """
 
     name: ClassVar[str] = "turns"
     takes: ClassVar[tuple[type, ...]] = (AudioChunk, RobotSpeaking)
 
-    def __init__(self, config: Turns, log: Log) -> None:
+    def __init__(self, config: Turns, log: Log, encoder: AudioEncoder | None = None) -> None:
         super().__init__(log)
+        self._config, self._encoder = config, encoder
+        #: The voices that were heard so far.
+        self.speakers = Speakers()
+        self._ahead: tuple[Utterance, FloatArray | None] | None = None  # what was encoded in the pause
         weights = config.segmentation_weights
         self._endpointer = Endpointer(config, log.warning, CausalSegmenter(weights) if weights else None)
         self._heard = (0, 0.0)  # time at the source just after the newest sample [ns], and when it came [s]
@@ -51,7 +64,7 @@ class TurnsStage(Stage):
             self._heard = event.end, time.monotonic()
             self._spoken = self._heard[1] if self._has_ended else self._spoken
         self._has_ended = event.end_of_stream
-        for utterance in self._endpointer.push(event):
+        for utterance in map(self._spoken_by, self._endpointer.push(event)):
             self._spoken = time.monotonic()
             self._last = utterance if utterance.is_final else self._last
             yield utterance
@@ -65,7 +78,26 @@ class TurnsStage(Stage):
 
     def flush(self) -> Iterator[Utterance]:
         """What is being said, as far as it was heard."""
-        yield from self._endpointer.flush()
+        yield from map(self._spoken_by, self._endpointer.flush())
+
+    def _spoken_by(self, utterance: Utterance) -> Utterance:
+        """The utterance with whose voice it is, if that is asked for and it is not only what was said so far."""
+        if self._encoder is None or self._config.speaker_id or utterance.ended_by == EndedBy.SPEAKING:
+            return utterance
+        if self._ahead is not None and self._ahead[0].is_same_input(utterance):
+            vector = self._ahead[1]
+        else:
+            vector = self._encoder.encode(utterance.speech, utterance.sample_rate)
+        seconds = utterance.stream_end - utterance.stream_start
+        if not utterance.is_final:
+            self._ahead = utterance, vector
+            heard = self.speakers.look(vector, seconds)
+        else:
+            self._ahead = None
+            heard = self.speakers.hear(vector, seconds)
+            for gone in heard.joined:
+                self.log.info(f"voice {gone} is voice {heard.speaker_id}: one person was taken for two")
+        return replace(utterance, speaker_id=heard.speaker_id, person_id=heard.person_id)
 
     def state(self) -> State:
         """Whether someone speaks, or the sound is damaged."""

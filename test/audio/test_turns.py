@@ -194,3 +194,53 @@ def test_speech_that_is_too_quiet_or_clipped(monkeypatch, sound, gain, sentence)
     assert lacks(room) == ({} if sentence is None else {"level": (1, sentence)})
     room.play(sound, 0, "m2")
     assert lacks(room) == {}
+
+
+# --- whose voice it is
+
+
+class Pitches:
+    """Tells voices apart by the words of the truth: the vector of an utterance is that of the turn that it is of."""
+
+    modality, name, width = "speaker", "pitches-1", 8
+
+    def __init__(self):
+        self.lengths = []
+
+    def encode(self, samples, sample_rate):
+        self.lengths.append(len(samples) / sample_rate)
+        known = [turn["end"] - turn["start"] for turn in (FIRST, SECOND)]
+        return np.eye(8, dtype=np.float32)[int(np.argmin(np.abs(np.array(known) - self.lengths[-1])))]
+
+
+def heard(sound, encoder, log=None, **config):
+    log = log or SimpleNamespace(info=pytest.fail, warning=pytest.fail, error=pytest.fail)
+    stage = TurnsStage(Turns(**config), log, encoder)
+    found = []
+    for number, first in enumerate(range(0, len(sound), 480)):
+        stamp = first * NANOSECONDS // SAMPLE_RATE
+        found += stage.take(AudioChunk("m1", number, stamp, SAMPLE_RATE, sound[first : first + 480]))
+    return [event for event in [*found, *stage.flush()] if isinstance(event, Utterance)], stage
+
+
+def test_each_voice_has_an_id_that_is_known_when_the_pause_begins(sound):
+    encoder = Pitches()
+    told, stage = heard(np.concatenate([sound, sound]), encoder)
+    final = [one for one in told if one.is_final]
+    assert [one.speaker_id for one in final] == ["v1", "v2", "v1", "v2"]
+    for one in final:
+        (ahead,) = (other for other in told if not other.is_final and other.is_same_input(one))
+        assert ahead.speaker_id == one.speaker_id
+    assert len(encoder.lengths) == 4  # once an utterance, inside the pause
+    assert {one.speaker_id for one in told if one.ended_by is EndedBy.SPEAKING} == {""}
+    stage.speakers.enroll("v2", "anna")
+    more, _ = heard(sound, encoder)
+    assert [one.person_id for one in more if one.is_final] == ["", ""]  # another stage knows nobody
+    assert [voice.name for voice in stage.speakers.voices] == ["", "anna"]
+
+
+def test_who_wears_the_microphone_is_not_asked_for(sound):
+    encoder = Pitches()
+    told, _ = heard(sound, encoder, speaker_id="ben")
+    assert {one.speaker_id for one in told} == {"ben"}
+    assert encoder.lengths == []
