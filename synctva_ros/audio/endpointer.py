@@ -31,6 +31,7 @@ EDGE_SEARCH = 20  # frames around the first and the last voiced one in which the
 APART = 10  # frames: what is loud again later than this is something else
 VAD_HOLD = 10  # frames: the hang-over counts from the end of speech, at most this much before the detector's
 PAUSE_AFTER = 5  # frames without voice before which a pause is not believed
+SHORTEST_TURN = 40  # frames of a turn after which somebody else can be told from a wavering voice
 CHANGE = 0.5  # probability from which somebody else begins, where it is highest ...
 CERTAIN = 10  # ... in so many frames
 FRONT = 0.3  # mean probability of somebody in front below which an utterance is not given out
@@ -265,7 +266,7 @@ class Endpointer:
     def _change(self) -> int | None:
         """Index of the frame in which somebody else begins, if that is certain by now."""
         assert self._start is not None
-        first = self._start + round(self.config.min_duration / FRAME_SECONDS)
+        first = self._start + SHORTEST_TURN
         said = np.array([frame.change for frame in self._frames[first:]])
         said = said[: len(said) - int(np.isnan(said).sum())]
         if len(said) <= CERTAIN or said[:-CERTAIN].max() < CHANGE:

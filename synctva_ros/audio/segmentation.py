@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from synctva_ros.audio.vad import FRAME
+from synctva_ros.config import Turns
 from synctva_ros.events import FloatArray
 
 
@@ -80,3 +81,18 @@ class CausalSegmenter:
             said = torch.sigmoid(logits[0, self._early :]).numpy()
         self._early = max(self._early - whole // self._step, 0)
         return Activity(*np.repeat(said, self._step // FRAME, axis=0).T)
+
+
+def create_segmenter(config: Turns) -> Segmenter | None:
+    """The segmenter that the parameters name, if they name one.
+
+    Raises:
+        WeightsError: its weights cannot be used.
+    """
+    if config.segmenter == "causal":
+        return CausalSegmenter(config.segmenter_weights)
+    if config.segmenter == "pyannote":
+        from synctva_ros.audio.pyannet import PyannoteSegmenter
+
+        return PyannoteSegmenter(config.segmenter_weights)
+    return None

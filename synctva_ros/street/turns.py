@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from synctva_ros.audio.endpointer import Endpointer
-from synctva_ros.audio.segmentation import CausalSegmenter
+from synctva_ros.audio.segmentation import create_segmenter
 from synctva_ros.audio.speakers import Speakers
 from synctva_ros.config import Turns
 from synctva_ros.encoders.protocol import AudioEncoder
@@ -45,8 +45,7 @@ class TurnsStage(Stage):
         #: The voices that were heard so far.
         self.speakers = Speakers()
         self._ahead: tuple[Utterance, FloatArray | None] | None = None  # what was encoded in the pause
-        weights = config.segmentation_weights
-        self._endpointer = Endpointer(config, log.warning, CausalSegmenter(weights) if weights else None)
+        self._endpointer = Endpointer(config, log.warning, create_segmenter(config))
         self._heard = (0, 0.0)  # time at the source just after the newest sample [ns], and when it came [s]
         self._has_ended = True
         self._spoken = 0.0  # when the last utterance began to be given out, or the stream began [s]
