@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -110,11 +111,7 @@ def test_with_its_weights_it_hears_who_is_new() -> None:
     parts = [segmenter.push(whole[first : first + 480]) for first in range(0, len(whole), 480)]
     change = np.concatenate([part.change for part in parts])
     ends = np.cumsum([len(word) for word in words]) / 160
-    new = [
-        end
-        for end, (one, other) in zip(ends, zip(turns, turns[1:], strict=False), strict=False)
-        if one["speaker"] != other["speaker"]
-    ]
+    new = [ends[n] for n, (one, other) in enumerate(pairwise(turns)) if one["speaker"] != other["speaker"]]
     (at,) = np.nonzero(change > 0.5)
     heard = [end for end in new if np.abs(at - end).min(initial=9999) < 25]
     assert len(heard) >= 0.6 * len(new)

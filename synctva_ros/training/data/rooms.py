@@ -22,6 +22,9 @@ SPEEDS = (0.9, 1.0, 1.1)
 LEVEL, PERSONS, TURNS = 0.05, (-8.0, 4.0), 1.5
 #: How often a recording is cut to a word of 0.3 to 0.9 s.
 WORDS = 0.12
+#: How often a turn has one recording more, so that neither its length nor another tone means somebody else, and the
+#: pauses between them [s].
+LONG, PAUSES = 0.5, (0.0, 0.45)
 #: Longest overlap and longest gap of those that are quick [s].
 QUICK = (-0.45, 0.2)
 #: How often all have long stopped talking [s].
@@ -120,7 +123,7 @@ class Rooms:
             others = [number for number in range(len(voices)) if number != last]
             goes_on = last >= 0 and (not others or rng.random() < again)
             speaker = last if goes_on else int(rng.choice(others))
-            piece = self._recording(*voices[speaker]) * LEVEL * gains[speaker] * _gain(rng.normal(0.0, TURNS))
+            piece = self._turn(*voices[speaker]) * LEVEL * gains[speaker] * _gain(rng.normal(0.0, TURNS))
             if each_echoes:
                 piece = _convolve(piece, self._echo())
             length = len(piece) / SAMPLE_RATE
@@ -135,6 +138,15 @@ class Rooms:
                 gap = rng.uniform(*LULLS)
             at, last = at + length + (gap if length > 1.0 else abs(gap)), speaker
         return Room(sound if each_echoes else _convolve(sound, self._echo()), count, change, newest)
+
+    def _turn(self, name: str, speed: float) -> FloatArray:
+        """What a person says: one recording, or several with short pauses."""
+        rng = self._rng
+        parts = [self._recording(name, speed)]
+        while rng.random() < LONG and len(parts) < 4:
+            pause = np.zeros(round(SAMPLE_RATE * rng.uniform(*PAUSES)), np.float32)
+            parts += [pause, self._recording(name, speed) * _gain(rng.normal(0.0, TURNS))]
+        return np.concatenate(parts)
 
     def _recording(self, name: str, speed: float) -> FloatArray:
         """A recording of a person, or a word of it, with deviation 1."""

@@ -24,7 +24,7 @@ def people() -> dict[str, list[FloatArray]]:
 @pytest.fixture
 def dry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rooms without echoes, noise and people behind."""
-    for name in ("NOISE", "BEHIND", "CLICKS", "HUM", "NARROW", "WORDS"):
+    for name in ("NOISE", "BEHIND", "CLICKS", "HUM", "NARROW", "WORDS", "LONG"):
         monkeypatch.setattr(module, name, 0.0)
     monkeypatch.setattr(Rooms, "_echo", lambda self: np.eye(1, 8, dtype=np.float32)[0])
     monkeypatch.setattr(module, "GAIN", (0.0, 0.0))
@@ -93,3 +93,15 @@ def test_the_same_generator_makes_the_same_rooms(people: dict[str, list[FloatArr
         np.testing.assert_array_equal(first.sound, second.sound)
         np.testing.assert_array_equal(first.change, second.change)
     assert np.abs(first.sound).max() <= 1.0
+
+
+def test_a_turn_of_several_recordings_is_one_turn(
+    people: dict[str, list[FloatArray]], dry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONG", 0.999)
+    monkeypatch.setattr(module, "PAUSES", (0.2, 0.2))
+    room = Rooms(people, np.random.default_rng(4), 30.0, FRAME)()
+    begins = np.flatnonzero(np.diff(np.r_[0, room.count > 0].astype(int)) == 1)
+    ends = np.flatnonzero(np.diff(np.r_[room.count > 0, 0].astype(int)) == -1)
+    # Four recordings of 1.5 s with three pauses, at speeds of 0.9 to 1.1; some overlap, and the last is cut off.
+    assert np.median((ends - begins) * FRAME / SAMPLE_RATE) > 5.5
