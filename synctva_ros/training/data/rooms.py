@@ -143,7 +143,7 @@ class Rooms:
         """What a person says: one recording, or several with short pauses."""
         rng = self._rng
         parts = [self._recording(name, speed)]
-        while rng.random() < LONG and len(parts) < 4:
+        while rng.random() < LONG and len(parts) < 5:  # of which two are pauses
             pause = np.zeros(round(SAMPLE_RATE * rng.uniform(*PAUSES)), np.float32)
             parts += [pause, self._recording(name, speed) * _gain(rng.normal(0.0, TURNS))]
         return np.concatenate(parts)
