@@ -210,7 +210,11 @@ class Turns(NodeConfig):
     speaker_id: str = param("", "Who speaks into this microphone, if that is known (a headset)", live=True)
 
     def check(self) -> None:
-        """A channel has a number; hysteresis needs its thresholds in order."""
+        """A channel has a number; hysteresis needs its thresholds in order; our segmenter has no weights of its own."""
+        if self.segmenter == "causal" and not self.segmenter_weights:
+            raise ValueError(
+                "segmenter is 'causal', whose weights do not come along: set segmenter_weights to a folder"
+            )
         if self.channel not in ("loudest", "mean") and not (self.channel.isascii() and self.channel.isdigit()):
             raise ValueError(f"channel is {self.channel!r}; give loudest, mean or a number such as '0'")
         if self.stop_ratio > self.start_ratio:

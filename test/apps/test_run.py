@@ -151,6 +151,14 @@ def small(tmp_path):
         ("run --media a.wav --namespace 1x", "'1x' is no namespace: give letters, digits and _"),
         ("run --media a.wav --set features.text_encoder=nix", "features.text_encoder: there is no encoder 'nix'"),
         ("run --media a.wav --set faces.face_encoder=nix", "faces.face_encoder: there is no encoder 'nix'"),
+        (
+            "run --media a.wav --set utterance.speaker_encoder=nix",
+            "utterance.speaker_encoder: there is no encoder 'nix'",
+        ),
+        (
+            "run --media a.wav --set utterance.segmenter=causal",
+            "whose weights do not come along: set segmenter_weights",
+        ),
         ("run --media a.wav --set features.text_weights=./no", "there is no folder ./no (features.text_weights)"),
         ("recognize a.wav --modalities a", "a.wav"),
         ("recognize a.jpg --modalities v", "a.jpg"),
