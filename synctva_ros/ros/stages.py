@@ -210,7 +210,10 @@ class StageNode(PerceptionNode):
         """A line when something begins to be missing, and one when it is there again."""
         for key in lacks.keys() - self._lacking.keys():
             state = lacks[key]
-            (self.get_logger().warning if state.level else self.get_logger().info)(state.sentence)
+            if state.level:  # two lines: rclpy raises ValueError where one line says things of different severity
+                self.get_logger().warning(state.sentence)
+            else:
+                self.get_logger().info(state.sentence)
         for key in self._lacking.keys() - lacks.keys():
             self.get_logger().info(f"over: {self._lacking[key].sentence}")
         self._lacking = lacks

@@ -17,6 +17,7 @@ from synctva_ros import msg  # noqa: E402
 from synctva_ros.events import NANOSECONDS, Image  # noqa: E402
 from synctva_ros.ros import stages  # noqa: E402
 from synctva_ros.ros.convert import from_time, image_to_msg, to_msg  # noqa: E402
+from synctva_ros.street.stage import State  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +48,15 @@ def test_what_the_street_can_do_without_is_said_but_no_trouble(lab):
     missing = {key: state.level for key, state in lab.nodes["features"]._lacking.items()}
     assert missing == {"/transcript": 0, "/faces": 0}
     assert lab.state("features")[0] == 0
+
+
+def test_trouble_and_what_is_none_may_follow_each_other(lab):
+    """rclpy remembers the severity of each line that logs, and refuses another one."""
+    node = lab.up("features", text_encoder="")
+    for level in (1, 0, 1):
+        lacking = {f"key {level}": State(level, f"level {level}")}
+        node._tell(lacking)
+        assert node._lacking == lacking
 
 
 def test_a_topic_of_another_type(lab):
