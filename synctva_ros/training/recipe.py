@@ -148,6 +148,7 @@ class SegmentationRecipe(Schedule):
         "ravdess/17,ravdess/18,ravdess/19,ravdess/20,nemo/TP0,nemo/WR0,ased/60,ased/61,ased/62,ased/63,ased/64,ased/65",
         "People (corpus/name) or corpora that speak only in validation, with commas between them",
     )
+    synthetic: int = param(16, "Synthetic voices that talk along; they need eSpeak NG", low=0, high=40)
     epochs: int = _count(20, "Times that the validation rooms are looked at")
     steps: int = _count(150, "Steps between")
     batch: int = _count(16, "Rooms a step, each made anew")

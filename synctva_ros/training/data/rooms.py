@@ -14,10 +14,13 @@ import numpy as np
 
 from synctva_ros.events import SAMPLE_RATE, FloatArray
 from synctva_ros.training.data.protocol import IntArray
-from synctva_ros.training.data.voice_augmentation import noise_of, stretch
+from synctva_ros.training.data.voice_augmentation import equaliser, noise_of, stretch
 
 #: Each person is three: played slower and faster, pitch and formants move along, and somebody else speaks.
 SPEEDS = (0.9, 1.0, 1.1)
+#: How often speed (and with it pitch) and level sway within a recording, and how far (deviation of the logarithm at
+#: points 0.4 s apart): who is lively is still one person.
+SWAY, SPEED_SWAY, LEVEL_SWAY = 0.5, 0.05, 0.25
 #: Level of a voice in front (root mean square), and its spread over persons and turns [dB].
 LEVEL, PERSONS, TURNS = 0.05, (-8.0, 4.0), 1.5
 #: How often a recording is cut to a word of 0.3 to 0.9 s.
@@ -34,7 +37,9 @@ PEOPLE = (0.12, 0.4, 0.36, 0.12)
 #: How often there is noise, and how often people talk in the background, and how far below a voice in front [dB].
 NOISE, NOISES = 0.35, (2.0, 30.0)
 BEHIND, BEHINDS = 0.4, (8.0, 26.0)
-CLICKS, HUM, NARROW = 0.15, 0.1, 0.2
+CLICKS, HUM, COLOURED, NARROW, TELEPHONE = 0.15, 0.1, 0.5, 0.2, 0.08
+#: What a telephone lets through [Hz], and the curve by which it rounds (ITU-T G.711).
+BAND, MU = (300.0, 3400.0), 255.0
 #: Gain of the microphone [dB].
 GAIN = (-18.0, 12.0)
 
@@ -107,8 +112,7 @@ class Rooms:
             cycles = rng.choice([50, 60, 100, 120]) * np.arange(n) / SAMPLE_RATE
             sound += (LEVEL * _gain(-rng.uniform(5, 30)) * np.sin(2 * np.pi * cycles)).astype(np.float32)
         sound += rng.standard_normal(n).astype(np.float32) * _gain(-rng.uniform(60, 90))
-        if rng.random() < NARROW:
-            sound = self._narrow(sound)
+        sound = self._microphone(sound)
         return Room(np.clip(sound * _gain(rng.uniform(*GAIN)), -1.0, 1.0), room.count, room.change, room.voice)
 
     def _talk(self, voices: Sequence[tuple[str, float]]) -> Room:
@@ -159,8 +163,21 @@ class Rooms:
             sound = sound[first : first + length]
             edge = np.minimum(np.arange(len(sound)), np.arange(len(sound))[::-1])
             sound = sound * np.minimum(edge / 160, 1.0).astype(np.float32)
-        sound = stretch(sound, speed * math.exp(rng.uniform(-0.015, 0.015)))
+        sound = stretch(sound, speed * math.exp(rng.uniform(-0.03, 0.03)))
+        if rng.random() < SWAY:
+            sound = self._swaying(sound)
         return np.asarray(sound / (np.sqrt(np.mean(np.square(sound))) + 1e-6), np.float32)
+
+    def _swaying(self, sound: FloatArray) -> FloatArray:
+        """The same words with another melody and other stresses."""
+        rng, n = self._rng, len(sound)
+        knots = np.linspace(0, n - 1, max(3, round(2.5 * n / SAMPLE_RATE) + 1))
+        pace, level = (
+            np.exp(np.interp(np.arange(n), knots, rng.normal(0.0, deviation, len(knots))))
+            for deviation in (SPEED_SWAY, LEVEL_SWAY)
+        )
+        when = np.cumsum(pace)
+        return np.asarray(np.interp(when * (n - 1) / when[-1], np.arange(n), sound * level), np.float32)
 
     def _people_behind(self, in_front: set[str]) -> FloatArray:
         """Others, with deviation 1, who talk without or with pauses, further away."""
@@ -196,13 +213,23 @@ class Rooms:
             click = noise_of(length, rng.uniform(0, 2), rng) * fall
             sound[first : first + length] += click * LEVEL * _gain(rng.uniform(-15, 8))
 
-    def _narrow(self, sound: FloatArray) -> FloatArray:
-        """As over a telephone or by a small microphone."""
+    def _microphone(self, sound: FloatArray) -> FloatArray:
+        """What the way to the robot does: an equaliser, the limits of a small microphone, or a telephone."""
         rng = self._rng
         frequency = np.fft.rfftfreq(len(sound), 1 / SAMPLE_RATE)
-        gain = -30.0 * (frequency > rng.uniform(3200, 7000)) * (rng.random() < 0.5)
-        gain -= 20.0 * (frequency < rng.uniform(60, 320))
-        return np.fft.irfft(np.fft.rfft(sound) * 10 ** (gain / 20), len(sound)).astype(np.float32)
+        gain = equaliser(frequency, rng) if rng.random() < COLOURED else np.zeros(len(frequency))
+        if rng.random() < NARROW:
+            gain -= 30.0 * (frequency > rng.uniform(3200, 7000)) * (rng.random() < 0.5)
+            gain -= 20.0 * (frequency < rng.uniform(60, 320))
+        telephone = rng.random() < TELEPHONE
+        if telephone:
+            gain -= 70.0 * ((frequency < BAND[0]) | (frequency > BAND[1]))
+        sound = np.fft.irfft(np.fft.rfft(sound) * 10 ** (gain / 20), len(sound)).astype(np.float32)
+        if telephone:
+            loudest = np.abs(sound).max() + 1e-6
+            rounded = np.round(128 * np.sign(sound) * np.log1p(MU * np.abs(sound) / loudest) / np.log1p(MU)) / 128
+            sound = np.sign(rounded) * np.expm1(np.abs(rounded) * np.log1p(MU)) / MU * loudest
+        return np.asarray(sound, np.float32)
 
 
 def _gain(decibel: float) -> float:

@@ -63,9 +63,7 @@ class Distortion:
         """Six bands of an equaliser, and often a telephone's or a small microphone's limits."""
         rng = self._rng
         frequency = np.fft.rfftfreq(len(sound), 1 / SAMPLE_RATE)
-        gain = np.interp(
-            np.log(np.maximum(frequency, 20)), np.log(np.geomspace(60, 8000, 6)), rng.normal(0, EQUALISER, 6)
-        )
+        gain = equaliser(frequency, rng)
         if rng.random() < NARROW:
             gain -= 30 * (frequency > rng.uniform(3000, 7000))
         if rng.random() < NARROW:
@@ -150,6 +148,12 @@ def stretch(sound: FloatArray, speed: float) -> FloatArray:
     """Play sound ``[n]`` at another speed, as a tape would: pitch and formants move along."""
     n = int(len(sound) / speed)
     return np.interp(np.linspace(0, len(sound) - 1, n), np.arange(len(sound)), sound).astype(np.float32)
+
+
+def equaliser(frequency: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """The gain [dB] of six bands, drawn anew, at frequencies [Hz]."""
+    bands = np.log(np.geomspace(60, 8000, 6))
+    return np.asarray(np.interp(np.log(np.maximum(frequency, 20)), bands, rng.normal(0, EQUALISER, 6)), np.float32)
 
 
 def noise_of(n: int, slope: float, rng: np.random.Generator) -> FloatArray:

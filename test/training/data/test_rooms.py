@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from synctva_ros.events import SAMPLE_RATE, FloatArray
 from synctva_ros.training.data import rooms as module
-from synctva_ros.training.data.rooms import SPEEDS, Rooms
+from synctva_ros.training.data.rooms import SPEEDS, Room, Rooms
 
 FRAME = 640
 
@@ -24,7 +26,7 @@ def people() -> dict[str, list[FloatArray]]:
 @pytest.fixture
 def dry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rooms without echoes, noise and people behind."""
-    for name in ("NOISE", "BEHIND", "CLICKS", "HUM", "NARROW", "WORDS", "LONG"):
+    for name in ("NOISE", "BEHIND", "CLICKS", "HUM", "COLOURED", "NARROW", "TELEPHONE", "SWAY", "WORDS", "LONG"):
         monkeypatch.setattr(module, name, 0.0)
     monkeypatch.setattr(Rooms, "_echo", lambda self: np.eye(1, 8, dtype=np.float32)[0])
     monkeypatch.setattr(module, "GAIN", (0.0, 0.0))
@@ -105,3 +107,53 @@ def test_a_turn_of_several_recordings_is_one_turn(
     ends = np.flatnonzero(np.diff(np.r_[room.count > 0, 0].astype(int)) == -1)
     # Three recordings of 1.5 s with two pauses, at speeds of 0.9 to 1.1; some overlap, and the last is cut off.
     assert np.median((ends - begins) * FRAME / SAMPLE_RATE) > 4.2
+
+
+def test_who_is_lively_takes_as_long(
+    people: dict[str, list[FloatArray]], dry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = [room.count for room in _some(people)]
+    monkeypatch.setattr(module, "SPEED_SWAY", 0.2)
+    monkeypatch.setattr(Rooms, "_swaying", _swaying_with_a_rng_of_its_own(Rooms._swaying))
+    monkeypatch.setattr(module, "SWAY", 1.0)
+    lively = _some(people)
+    for count, room in zip(plain, lively, strict=True):
+        np.testing.assert_array_equal(count, room.count)
+    alone = np.convolve(lively[0].count == 1, np.ones(9), "same") == 9
+    pitches = [
+        np.abs(np.fft.rfft(lively[0].sound[at * FRAME : at * FRAME + 3000], 1 << 15)).argmax()
+        for at in np.flatnonzero(alone)
+    ]
+    assert np.std(pitches) / np.mean(pitches) > 0.05
+
+
+def _some(people: dict[str, list[FloatArray]]) -> list[Room]:
+    made = Rooms({"a/0": people["a/0"], "a/1": people["a/0"]}, np.random.default_rng(5), 8.0, FRAME)
+    return [made() for _ in range(3)]
+
+
+def _swaying_with_a_rng_of_its_own(
+    sway: Callable[[Rooms, FloatArray], FloatArray],
+) -> Callable[[Rooms, FloatArray], FloatArray]:
+    """Otherwise what it draws would move everything after it."""
+
+    def swaying(rooms: Rooms, sound: FloatArray) -> FloatArray:
+        kept, rooms._rng = rooms._rng, np.random.default_rng(6)
+        swayed = sway(rooms, sound)
+        rooms._rng = kept
+        return swayed
+
+    return swaying
+
+
+def test_a_telephone_lets_only_its_band_through(
+    people: dict[str, list[FloatArray]], dry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TELEPHONE", 1.0)
+    monkeypatch.setattr(module, "NOISE", 1.0)
+    monkeypatch.setattr(module, "NOISES", (0.0, 0.0))
+    room = Rooms(people, np.random.default_rng(7), 10.0, FRAME)()
+    power = np.square(np.abs(np.fft.rfft(room.sound)))
+    frequency = np.fft.rfftfreq(len(room.sound), 1 / SAMPLE_RATE)
+    inside = (frequency > 400) & (frequency < 3300)
+    assert power[(frequency > 3700) | (frequency < 200)].mean() < 1e-3 * power[inside].mean()

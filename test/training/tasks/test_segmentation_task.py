@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,18 @@ import torch
 from synctva_ros.audio.segmentation_network import FRAME, SegmentationConfig, load_segmentation
 from synctva_ros.events import SAMPLE_RATE, FloatArray
 from synctva_ros.training.data.rooms import Rooms
+from synctva_ros.training.data.speech_synthesis import HELD_OUT_VOICES
 from synctva_ros.training.loop import fit, seeded
 from synctva_ros.training.recipe import SegmentationRecipe, read_recipe
 from synctva_ros.training.tasks import segmentation as module
-from synctva_ros.training.tasks.segmentation import SegmentationTask, as_batch, train_segmentation
+from synctva_ros.training.tasks.segmentation import (
+    SegmentationTask,
+    as_batch,
+    synthetic_people,
+    train_segmentation,
+)
 
-SMALL = {"epochs": 3, "steps": 4, "batch": 2, "seconds": 6.0, "averaging": 0.5}
+SMALL = {"epochs": 3, "steps": 4, "batch": 2, "seconds": 6.0, "averaging": 0.5, "synthetic": 0}
 
 
 def voice(number: int, seconds: float = 1.2) -> FloatArray:
@@ -124,6 +131,20 @@ def test_nobody_to_talk_with_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     recipe = SegmentationRecipe(**SMALL, corpora="ravdess", held_out=held_out)
     with pytest.raises(ValueError, match="are too few to talk with each other"):
         train_segmentation(tmp_path, tmp_path / "out", recipe, progress=False)
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+def test_synthetic_people_are_different_voices_that_the_demo_does_not_have() -> None:
+    people = synthetic_people(3, np.random.default_rng(0))
+    assert len(people) == 3
+    demo = {name.partition("+")[2] for name in HELD_OUT_VOICES}
+    assert not demo & {name.partition("+")[2] for name in people}
+    assert synthetic_people(3, np.random.default_rng(0)).keys() == people.keys()
+    for sounds in people.values():
+        for sound in sounds:
+            assert len(sound) > SAMPLE_RATE // 2
+            level = np.sqrt(np.mean(np.square(sound[: len(sound) // 160 * 160].reshape(-1, 160)), axis=1))
+            assert min(level[0], level[-1]) > 0.005 * level.max()  # no silence at its ends
 
 
 def test_the_shipped_recipe_is_the_default() -> None:
