@@ -59,14 +59,17 @@ class CampPlusEncoder:
 
 
 def fbank(sound: Tensor) -> Tensor:
-    """Kaldi's logarithmic mel filter banks of sound ``[n]`` without dither, their mean taken out: ``[frames, 80]``."""
-    frames = sound.unfold(0, _WINDOW, _HOP)
-    frames = frames - frames.mean(dim=1, keepdim=True)
-    frames = frames - 0.97 * torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
+    """Kaldi's logarithmic mel filter banks without dither, their mean taken out.
+
+    Sound ``[..., n]`` at 16 kHz → ``[..., frames, 80]``.
+    """
+    frames = sound.unfold(-1, _WINDOW, _HOP)
+    frames = frames - frames.mean(dim=-1, keepdim=True)
+    frames = frames - 0.97 * torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
     window = torch.hann_window(_WINDOW, periodic=False).pow(0.85)  # "povey"
-    power = torch.fft.rfft(frames * window, _FFT).abs().square()[:, : _FFT // 2]
+    power = torch.fft.rfft(frames * window, _FFT).abs().square()[..., : _FFT // 2]
     bands = (power @ _filters().T).clamp_min(torch.finfo(torch.float32).eps).log()
-    centred: Tensor = bands - bands.mean(dim=0)
+    centred: Tensor = bands - bands.mean(dim=-2, keepdim=True)
     return centred
 
 

@@ -18,6 +18,7 @@ _OURS = {
     "sentence": "synctva_ros.encoders.text:TextEncoder",
     "voice": "synctva_ros.encoders.audio:AudioEncoder",
     "expression": "synctva_ros.encoders.face:FaceEncoder",
+    "voiceprint": "synctva_ros.encoders.voiceprint:VoiceprintEncoder",
     "campplus": "synctva_ros.encoders.campplus:CampPlusEncoder",
 }
 

@@ -328,6 +328,25 @@ def fit_temperature(logits: FloatArray, labels: IntArray) -> float:
     return float(np.exp(found.x))
 
 
+def equal_error_rate(alike: FloatArray, same: NDArray[np.bool_]) -> float:
+    """The share of pairs that are judged wrongly at the threshold where as large a share of both kinds is.
+
+    Args:
+        alike: how alike the two of each pair are ``[n]``.
+        same: whether they are the same ``[n]``.
+
+    Raises:
+        ValueError: one of the kinds is missing.
+    """
+    if same.all() or not same.any():
+        raise ValueError("an equal error rate needs pairs of the same and pairs of others")
+    order = np.argsort(-alike, kind="stable")
+    accepted = np.cumsum(~same[order]) / (~same).sum()
+    missed = 1.0 - np.cumsum(same[order]) / same.sum()
+    at = int(np.argmin(np.abs(accepted - missed)))
+    return float((accepted[at] + missed[at]) / 2)
+
+
 def redraw(models: Sequence[Scores], draws: int = DRAWS, seed: int = 0) -> dict[str, DoubleArray]:
     """The figures of models on groups that are drawn anew, with replacement; the same groups for all of them.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from synctva_ros.training.recipe import Recipe, RobotRecipe, Schedule
 
 _CORPORA = "meld, iemocap, emorynlp or dailydialog"
-_ENCODERS = ("voice", "face", "text", "segmentation")
+_ENCODERS = ("voice", "face", "text", "segmentation", "voiceprint")
 
 
 def add_commands(commands: Any) -> None:
@@ -91,7 +91,8 @@ def add_commands(commands: Any) -> None:
         help="train an encoder",
         description="voice: our voice network on RAVDESS, judged by speakers that it did not hear. face: our face "
         "network on FER2013. text: MiniLM fine-tuned on DailyDialog and MELD, as a low-rank difference. segmentation: "
-        "the network that finds turns, on rooms made of single voices. Given again after an interruption, the same "
+        "the network that finds turns, on rooms made of single voices. voiceprint: the network that tells voices "
+        "apart, taught by CAM++. Given again after an interruption, the same "
         "command goes on.",
         epilog="Example: synctva train-encoder voice --data DIR --out VOICE --report voice.html",
     )
@@ -311,6 +312,7 @@ def _train_encoder(arguments: argparse.Namespace) -> None:
         FaceRecipe,
         SegmentationRecipe,
         TextRecipe,
+        VoiceprintRecipe,
         VoiceRecipe,
         read_recipe,
     )
@@ -328,6 +330,12 @@ def _train_encoder(arguments: argparse.Namespace) -> None:
         figures = train_segmentation(arguments.data, arguments.out, recipe, seed=arguments.seed)
         said = ", ".join(f"{name.removeprefix('valid_')} {value:.3f}" for name, value in figures.items())
         print(f"average precision in rooms of people who were held out: {said}\nwritten: {arguments.out}")
+        return
+    if isinstance(recipe, VoiceprintRecipe):
+        from synctva_ros.training.tasks.voiceprint import train_voiceprint
+
+        error = train_voiceprint(arguments.data, arguments.out, recipe, seed=arguments.seed)
+        print(f"equal error rate on people who were held out: {error:.3f}\nwritten: {arguments.out}")
         return
     if isinstance(recipe, TextRecipe):
         from synctva_ros.training.tasks.text import train_text_adapter

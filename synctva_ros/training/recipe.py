@@ -143,7 +143,7 @@ class TextRecipe(Schedule):
 class SegmentationRecipe(Schedule):
     """The network that finds turns: rooms without end, made of recordings of single voices."""
 
-    corpora: str = param("ravdess,emovo,ased,nemo", "Corpora of speech, with commas between them")
+    corpora: str = param("ravdess,ased,nemo", "Corpora of speech, with commas between them")
     held_out: str = param(
         "ravdess/17,ravdess/18,ravdess/19,ravdess/20,nemo/TP0,nemo/WR0,ased/60,ased/61,ased/62,ased/63,ased/64,ased/65",
         "People (corpus/name) or corpora that speak only in validation, with commas between them",
@@ -159,6 +159,26 @@ class SegmentationRecipe(Schedule):
     voice_loss: float = _factor(0.25, "Weight of telling the voices apart, beside finding the turns")
 
 
+@dataclass(frozen=True)
+class VoiceprintRecipe(Schedule):
+    """The network that tells voices apart."""
+
+    corpora: str = param("ravdess,ased,nemo", "Corpora of speech, with commas between them")
+    held_out: str = param(
+        "ravdess/17,ravdess/18,ravdess/19,ravdess/20,nemo/TP0,nemo/WR0,ased/60,ased/61,ased/62,ased/63,ased/64,ased/65",
+        "People (corpus/name) or corpora that are heard only in validation, with commas between them",
+    )
+    synthetic: int = param(32, "Synthetic voices besides; they need eSpeak NG", low=0, high=40)
+    epochs: int = _count(20, "Times that the people who are held out are looked at")
+    steps: int = _count(150, "Steps between")
+    batch: int = _count(64, "Pieces of recordings a step")
+    learning_rate: float = _rate(2e-3)
+    weight_decay: float = _factor(0.01, "Of the optimizer")
+    averaging: float = _share(0.995, "Decay of the moving average of the weights, which is what is kept; 0: none")
+    teacher_loss: float = _factor(3.0, "Weight of the distance from what CAM++ says")
+    voice_loss: float = _factor(0.3, "Weight of knowing the people by name")
+
+
 #: What a recipe can be for; the first is meant where a file does not say.
 KINDS: dict[str, type[Schedule]] = {
     "dialogue": Recipe,
@@ -167,6 +187,7 @@ KINDS: dict[str, type[Schedule]] = {
     "face": FaceRecipe,
     "text": TextRecipe,
     "segmentation": SegmentationRecipe,
+    "voiceprint": VoiceprintRecipe,
 }
 
 

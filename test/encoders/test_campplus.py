@@ -19,7 +19,7 @@ from synctva_ros.weights.files import WeightsError
 
 
 def test_it_is_a_speaker_encoder() -> None:
-    assert encoder_names("speaker") == ["campplus"]
+    assert encoder_names("speaker") == ["voiceprint", "campplus"]
     assert "campplus" not in encoder_names("audio")
 
 

@@ -18,6 +18,7 @@ from synctva_ros.evaluation.metrics import (
     TEMPERATURES,
     ClassScore,
     IntArray,
+    equal_error_rate,
     expected_calibration_error,
     fit_temperature,
     interval,
@@ -394,3 +395,21 @@ def test_names_and_bins_that_do_not_fit_are_refused() -> None:
             score(PROBABILITIES, LABELS, names)
     with pytest.raises(ValueError, match="0 bins"):
         reliability(PROBABILITIES, LABELS, bins=0)
+
+
+def test_equal_error_rate_by_hand() -> None:
+    alike = np.array([0.9, 0.8, 0.7, 0.6, 0.2, 0.1], np.float32)
+    same = np.array([True, True, False, True, False, False])
+    # At a threshold between 0.7 and 0.6 one of three is missed and one of three wrongly accepted.
+    assert equal_error_rate(alike, same) == pytest.approx(1 / 3)
+    assert equal_error_rate(alike, alike > 0.5) == 0.0
+    assert equal_error_rate(-alike, alike > 0.5) == pytest.approx(1.0, abs=0.2)
+    with pytest.raises(ValueError, match="needs pairs of the same and pairs of others"):
+        equal_error_rate(alike, np.ones(6, bool))
+
+
+@given(seed=st.integers(0, 1000))
+def test_equal_error_rate_of_chance_is_a_half(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    same = rng.permutation(np.arange(4000) % 4 == 0)
+    assert equal_error_rate(rng.random(4000, np.float32), same) == pytest.approx(0.5, abs=0.07)

@@ -27,16 +27,18 @@ class Distortion:
     Args:
         others: recordings that speech in the background is mixed of.
         rng: what decides.
+        speed: how far speed, pitch and formants move.
     """
 
-    def __init__(self, others: Sequence[FloatArray], rng: np.random.Generator) -> None:
+    def __init__(self, others: Sequence[FloatArray], rng: np.random.Generator, speed: float = SPEED) -> None:
         self._others = others
         self._rng = rng
+        self._speed = speed
 
     def __call__(self, sound: FloatArray) -> FloatArray:
         """Distort sound ``[n]`` at 16 kHz; the length changes with the speed."""
         rng = self._rng
-        sound = stretch(sound, math.exp(rng.uniform(-SPEED, SPEED)))
+        sound = stretch(sound, math.exp(rng.uniform(-self._speed, self._speed)))
         sound = sound / (sound.std() + 1e-6)
         if rng.random() < ROOM:
             sound = self._in_a_room(sound)

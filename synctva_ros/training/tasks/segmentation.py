@@ -138,6 +138,26 @@ class SegmentationTask(Task):
         return {name: float(average_precision_score(truth[:, n], answers[:, n])) for n, name in enumerate(names)}
 
 
+def divide(data: Path, corpora: str, held_out: str) -> tuple[dict[str, list[FloatArray]], dict[str, list[FloatArray]]]:
+    """The recordings of corpora by person: those to train on, and those of people or corpora that are held out.
+
+    Raises:
+        ValueError: a corpus cannot be used, or fewer than two people are in one of the parts.
+    """
+    out = {name.strip() for name in held_out.split(",") if name.strip()}
+    people: dict[str, list[FloatArray]] = {}
+    validation: dict[str, list[FloatArray]] = {}
+    for clip in read_clips(data, corpora):
+        group = validation if out & {clip.corpus, clip.person} else people
+        group.setdefault(clip.person, []).append(clip.cut())
+    if min(len(people), len(validation)) < 2:
+        raise ValueError(
+            f"{len(people)} people to train on and {len(validation)} to judge by are too few to talk with each other: "
+            "give more corpora, or others for held_out"
+        )
+    return people, validation
+
+
 def synthetic_people(number: int, rng: np.random.Generator) -> dict[str, list[FloatArray]]:
     """Recordings of so many voices of eSpeak NG, each another variant, by name.
 
@@ -175,17 +195,7 @@ def train_segmentation(
         ValueError: a corpus cannot be used, nobody is held out or left, or the training cannot go on.
         SynthesisError: eSpeak NG is missing or failed.
     """
-    held_out = {name.strip() for name in recipe.held_out.split(",") if name.strip()}
-    people: dict[str, list[FloatArray]] = {}
-    validation: dict[str, list[FloatArray]] = {}
-    for clip in read_clips(data, recipe.corpora):
-        group = validation if held_out & {clip.corpus, clip.person} else people
-        group.setdefault(clip.person, []).append(clip.cut())
-    if min(len(people), len(validation)) < 2:
-        raise ValueError(
-            f"{len(people)} people to train on and {len(validation)} to judge by are too few to talk with each other: "
-            "give more corpora, or others for held_out"
-        )
+    people, validation = divide(data, recipe.corpora, recipe.held_out)
     rng = seeded(seed)
     people |= synthetic_people(recipe.synthetic, rng)
     task = SegmentationTask(recipe, people, validation, rng)
