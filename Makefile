@@ -12,7 +12,7 @@
 
 PYTHON ?= python3
 SOURCES := CMakeLists.txt constraints.txt package.xml pyproject.toml setup.py \
-  $(shell find LICENSES config launch msg synctva_ros -name __pycache__ -prune -o -print)
+  $(shell find LICENSES config launch msg srv synctva_ros -name __pycache__ -prune -o -print)
 
 .PHONY: demo test test-jazzy lint clean
 

@@ -88,7 +88,7 @@ GENERATED = SOURCE / "build/generated" / f"{distro}-{sysconfig.get_platform()}-{
 def generated_from() -> str:
     """All that the generated files depend on, as a checksum."""
     inputs = [SOURCE / name for name in ("CMakeLists.txt", "package.xml", "setup.py")]
-    inputs += sorted((SOURCE / "msg").glob("*.msg"))
+    inputs += sorted([*(SOURCE / "msg").glob("*.msg"), *(SOURCE / "srv").glob("*.srv")])
     digest = hashlib.sha256()
     for path in inputs:
         content = path.read_bytes()

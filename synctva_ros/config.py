@@ -207,6 +207,7 @@ class Turns(NodeConfig):
         "", "Encoder that tells voices apart, by name (campplus) or as module:Class; empty: they are not told apart"
     )
     speaker_weights: str = param("", "Its weights; empty for its own")
+    people_file: str = param("", "File in which the voices of people with a name are kept; empty: in memory only")
     speaker_id: str = param("", "Who speaks into this microphone, if that is known (a headset)", live=True)
 
     def check(self) -> None:

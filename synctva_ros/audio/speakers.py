@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from synctva_ros.events import FloatArray
 
@@ -62,7 +67,7 @@ NOBODY = Heard()
 
 @dataclass
 class Speakers:
-    """The voices that were heard so far. Nothing is written anywhere."""
+    """The voices that were heard so far. Nothing is written anywhere unless :meth:`write` is called."""
 
     voices: list[Voice] = field(default_factory=list)
     _made: int = 0
@@ -122,6 +127,49 @@ class Speakers:
             self.voices.clear()
         else:
             self.voices.remove(self._find(who))
+
+    def write(self, path: Path, encoder: str) -> None:
+        """Keep the voices that have a name; the file is whole or what it was before.
+
+        Args:
+            path: of the file.
+            encoder: name of the encoder that the vectors are of.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        named = [voice for voice in self.voices if voice.name]
+        tensors = {f"{n}": voice.vector for n, voice in enumerate(named)}
+        people = [{"name": voice.name, "seconds": voice.seconds} for voice in named]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(path.name + ".part")
+        beside.touch(mode=0o600)  # whose voices these are is nobody else's business
+        beside.write_bytes(save(tensors, {"encoder": encoder, "people": json.dumps(people)}))
+        os.replace(beside, path)
+
+    def read(self, path: Path, encoder: str) -> None:
+        """Know the people of a file that :meth:`write` wrote; none when there is no file yet.
+
+        Raises:
+            ValueError: it is no such file, or its vectors are of another encoder.
+        """
+        if not path.exists():
+            return
+        try:
+            with safe_open(path, "numpy") as file:
+                about = file.metadata() or {}
+                vectors = [file.get_tensor(f"{n}") for n in range(len(file.keys()))]
+            people = json.loads(about["people"])
+            if about["encoder"] != encoder:
+                raise ValueError(
+                    f"{path} has voices of the encoder {about['encoder']!r}, not of {encoder!r}: take the former, or "
+                    "another file, and enroll the people again"
+                )
+            for person, vector in zip(people, vectors, strict=True):
+                voice = self._new(vector)
+                voice.name, voice.seconds = str(person["name"]), float(person["seconds"])
+        except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is no file of people ({error}): give another, or delete it") from error
 
     def _find(self, who: str) -> Voice:
         for voice in self.voices:

@@ -41,6 +41,7 @@ def create_node(name: str, **kwargs: Any) -> PerceptionNode:
         "microphone": sources.MicrophoneNode,
         "camera": sources.CameraNode,
         "media": sources.MediaNode,
+        "utterance": stages.UtteranceNode,
         "emotion": stages.EmotionNode,
     }
     return special.get(name, stages.StageNode)(name, **kwargs)

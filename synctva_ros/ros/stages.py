@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image as RosImage
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from synctva_ros import msg
+from synctva_ros import msg, srv
 from synctva_ros.events import (
     NANOSECONDS,
     AudioChunk,
@@ -305,6 +305,49 @@ class StageNode(PerceptionNode):
     def _expects(self, modality: str) -> bool:
         kind = self._row.awaits.get(modality)
         return kind is not None and self.has_publisher(TOPICS[kind].name)
+
+
+class UtteranceNode(StageNode):
+    """The ears: they also say whose voices they know, learn names and forget."""
+
+    def activate(self) -> None:
+        """Offer ``~/enroll``, ``~/forget`` and ``~/speakers``."""
+        super().activate()
+        self.serve(srv.Enroll, "~/enroll", self._on_enroll)
+        self.serve(srv.Forget, "~/forget", self._on_forget)
+        self.serve(srv.Speakers, "~/speakers", self._on_speakers)
+
+    @property
+    def _turns(self) -> Any:
+        assert self._pipeline is not None
+        return self._pipeline.stages[0]
+
+    def _on_enroll(self, request: srv.Enroll.Request, response: srv.Enroll.Response) -> srv.Enroll.Response:
+        try:
+            voice = self._turns.enroll(request.name, request.speaker_id, request.utterance_id)
+        except (ValueError, OSError) as error:
+            response.success, response.message = False, str(error)
+            return response
+        response.success, response.speaker_id = True, voice.speaker_id if voice else ""
+        who = f"{voice.speaker_id} is {request.name}" if voice else f"who is speaking is {request.name}"
+        response.message = who
+        return response
+
+    def _on_forget(self, request: srv.Forget.Request, response: srv.Forget.Response) -> srv.Forget.Response:
+        try:
+            self._turns.forget(request.who)
+        except (ValueError, OSError) as error:
+            response.success, response.message = False, str(error)
+            return response
+        response.success, response.message = True, f"{request.who or 'all voices'} forgotten"
+        return response
+
+    def _on_speakers(self, request: srv.Speakers.Request, response: srv.Speakers.Response) -> srv.Speakers.Response:
+        voices = self._turns.speakers.voices
+        response.speaker_ids = [voice.speaker_id for voice in voices]
+        response.person_ids = [voice.name for voice in voices]
+        response.seconds = [voice.seconds for voice in voices]
+        return response
 
 
 class EmotionNode(StageNode):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from synctva_ros.audio.endpointer import Endpointer
 from synctva_ros.audio.segmentation import create_segmenter
-from synctva_ros.audio.speakers import Speakers
+from synctva_ros.audio.speakers import Speakers, Voice
 from synctva_ros.config import Turns
 from synctva_ros.encoders.protocol import AudioEncoder
 from synctva_ros.events import NANOSECONDS, AudioChunk, EndedBy, EndOfStream, FloatArray, RobotSpeaking, Utterance
-from synctva_ros.street.stage import Log, Stage, State
+from synctva_ros.street.stage import REMEMBERED, Log, Stage, State
 
 #: A stream that gives nothing for longer does not tell the time any more [s].
 STANDS_STILL = 0.5
@@ -44,6 +46,11 @@ class TurnsStage(Stage):
         self._config, self._encoder = config, encoder
         #: The voices that were heard so far.
         self.speakers = Speakers()
+        self._people = Path(config.people_file).expanduser() if config.people_file else None
+        if self._people is not None and encoder is not None:
+            self.speakers.read(self._people, encoder.name)
+        self._voices: OrderedDict[str, str] = OrderedDict()  # of the newest utterances
+        self._to_name = ""  # the person who is speaking
         self._ahead: tuple[Utterance, FloatArray | None] | None = None  # what was encoded in the pause
         self._endpointer = Endpointer(config, log.warning, create_segmenter(config))
         self._heard = (0, 0.0)  # time at the source just after the newest sample [ns], and when it came [s]
@@ -79,6 +86,53 @@ class TurnsStage(Stage):
         """What is being said, as far as it was heard."""
         yield from map(self._spoken_by, self._endpointer.flush())
 
+    def enroll(self, name: str, speaker_id: str = "", utterance_id: str = "") -> Voice | None:
+        """Name the person with a voice, or who spoke an utterance; neither: who speaks now, or else spoke last.
+
+        Returns:
+            The voice; None when it is that of the utterance under way, which gets the name when it is over.
+
+        Raises:
+            ValueError: voices are not told apart, there is no such voice or utterance, its voice was not known, or the
+                name is empty or taken.
+            OSError: the file of people cannot be written.
+        """
+        self._check_encoder()
+        if not name:
+            raise ValueError("the name is empty: give the person one, or forget the voice")
+        if not speaker_id and not utterance_id and self._endpointer.speaking:
+            self._to_name = name
+            return None
+        if not speaker_id:
+            utterance_id = utterance_id or next(reversed(self._voices), "")
+            if utterance_id not in self._voices:
+                raise ValueError(f"there is no utterance {utterance_id!r} among the newest: give one, or a speaker_id")
+            speaker_id = self._voices[utterance_id]
+            if not speaker_id:
+                raise ValueError(f"whose voice {utterance_id} is was not known: let the person say a longer sentence")
+        voice = self.speakers.enroll(speaker_id, name)
+        self._keep()
+        return voice
+
+    def forget(self, who: str = "") -> None:
+        """Forget a voice, by its id or its name, or all of them.
+
+        Raises:
+            ValueError: voices are not told apart, or there is no such voice.
+            OSError: the file of people cannot be written.
+        """
+        self._check_encoder()
+        self.speakers.forget(who)
+        self._keep()
+
+    def _check_encoder(self) -> None:
+        if self._encoder is None or self._config.speaker_id:
+            raise ValueError("voices are not told apart: set speaker_encoder, and leave speaker_id empty")
+
+    def _keep(self) -> None:
+        if self._people is not None and self._encoder is not None:
+            self.speakers.write(self._people, self._encoder.name)
+
     def _spoken_by(self, utterance: Utterance) -> Utterance:
         """The utterance with whose voice it is, if that is asked for and it is not only what was said so far."""
         if self._encoder is None or self._config.speaker_id or utterance.ended_by == EndedBy.SPEAKING:
@@ -96,6 +150,19 @@ class TurnsStage(Stage):
             heard = self.speakers.hear(vector, seconds)
             for gone in heard.joined:
                 self.log.info(f"voice {gone} is voice {heard.speaker_id}: one person was taken for two")
+                self._voices = OrderedDict(
+                    (key, heard.speaker_id if voice == gone else voice) for key, voice in self._voices.items()
+                )
+            self._voices[utterance.utterance_id] = heard.speaker_id
+            while len(self._voices) > REMEMBERED:
+                self._voices.popitem(last=False)
+            name, self._to_name = self._to_name, ""
+            if name:
+                try:
+                    self.enroll(name, utterance_id=utterance.utterance_id)
+                    heard = replace(heard, person_id=name)
+                except (ValueError, OSError) as error:
+                    self.log.warning(f"{name} is not enrolled: {error}")
         return replace(utterance, speaker_id=heard.speaker_id, person_id=heard.person_id)
 
     def state(self) -> State:

@@ -151,11 +151,11 @@ class SegmentationRecipe(Schedule):
     synthetic: int = param(16, "Synthetic voices that talk along; they need eSpeak NG", low=0, high=40)
     epochs: int = _count(20, "Times that the validation rooms are looked at")
     steps: int = _count(150, "Steps between")
-    batch: int = _count(16, "Rooms a step, each made anew")
+    batch: int = _count(8, "Rooms a step, each made anew")
     seconds: float = param(20.0, "Length of a room", "s", low=5.0, high=120.0)
     learning_rate: float = _rate(2e-3)
     weight_decay: float = _factor(0.01, "Of the optimizer")
-    averaging: float = _share(0.995, "Decay of the moving average of the weights, which is what is kept; 0: none")
+    averaging: float = _share(0.998, "Decay of the moving average of the weights, which is what is kept; 0: none")
     voice_loss: float = _factor(0.25, "Weight of telling the voices apart, beside finding the turns")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import fft, signal
 
 from synctva_ros.events import SAMPLE_RATE, FloatArray
 from synctva_ros.training.data.protocol import IntArray
@@ -224,7 +225,8 @@ class Rooms:
         telephone = rng.random() < TELEPHONE
         if telephone:
             gain -= 70.0 * ((frequency < BAND[0]) | (frequency > BAND[1]))
-        sound = np.fft.irfft(np.fft.rfft(sound) * 10 ** (gain / 20), len(sound)).astype(np.float32)
+        spectrum = fft.rfft(np.asarray(sound, np.float32)) * np.asarray(10 ** (gain / 20), np.float32)
+        sound = np.asarray(fft.irfft(spectrum, len(sound)), np.float32)
         if telephone:
             loudest = np.abs(sound).max() + 1e-6
             rounded = np.round(128 * np.sign(sound) * np.log1p(MU * np.abs(sound) / loudest) / np.log1p(MU)) / 128
@@ -237,6 +239,4 @@ def _gain(decibel: float) -> float:
 
 
 def _convolve(sound: FloatArray, response: FloatArray) -> FloatArray:
-    from scipy.signal import fftconvolve
-
-    return np.asarray(fftconvolve(sound, response)[: len(sound)], np.float32)
+    return np.asarray(signal.oaconvolve(sound, response)[: len(sound)], np.float32)

@@ -37,6 +37,8 @@ NAME = "voiceprint-1"
 SPEEDS = (0.88, 1.0, 1.14)
 #: How far a person's speed sways besides.
 JITTER = 0.02
+#: So many recordings of a person are heard: the teacher takes its time, and one more says little new.
+RECORDINGS = 60
 #: The teacher hears so much of a recording [s].
 TAUGHT = 4.0
 #: Pieces are so long [s]; in validation all are of the second length.
@@ -227,6 +229,7 @@ def train_voiceprint(
     teacher = teacher or CampPlusEncoder()  # first: without it nothing else is of use
     people, validation = divide(data, recipe.corpora, recipe.held_out)
     rng = seeded(seed)
+    people = {name: [sounds[n] for n in rng.permutation(len(sounds))[:RECORDINGS]] for name, sounds in people.items()}
     people |= synthetic_people(recipe.synthetic, rng)
     targets = teach(teacher, [sound for sounds in people.values() for sound in sounds], out / TEACHER, progress)
     task = VoiceprintTask(recipe, people, targets, validation, rng)
