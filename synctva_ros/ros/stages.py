@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -89,7 +90,7 @@ class Row:
         gives: events, by their topics.
         awaits: for each modality that comes from another node, the event that brings it.
         threaded: the stages work on a thread of their own; else they are so quick that the executor may wait for them.
-        torch: the stages run networks in torch, on as many threads as the parameter ``threads`` says.
+        torch: the stages run networks in torch, on as many threads as the parameter ``threads`` says, or on one.
     """
 
     takes: tuple[type, ...]
@@ -100,7 +101,7 @@ class Row:
 
 
 ROWS: dict[str, Row] = {
-    "utterance": Row((AudioChunk, RobotSpeaking), (Utterance,), {}, threaded=False, torch=False),
+    "utterance": Row((AudioChunk, RobotSpeaking), (Utterance,), {}, threaded=False),
     "transcriber": Row((Utterance,), (Transcript,), {}, torch=False),
     "faces": Row((Image,), (Faces,), {}),
     "features": Row((Utterance, Transcript, Faces), (Features,), {"text": Transcript, "vision": Faces}),
@@ -121,6 +122,7 @@ class StageNode(PerceptionNode):
         self._malformed = 0
         self._malformed_at = self._shed_at = float("-inf")  # when that happened last, on the steady clock [s]
         self._is_at_work = False
+        self._worker = 0  # the thread that was told last on how many threads torch works
         self._active_since = 0.0
         self._inputs: dict[type, tuple[str, Any]] = {}  # by event: the topic's full name, and the type of its messages
         self._lacking: dict[str, State] = {}
@@ -130,8 +132,7 @@ class StageNode(PerceptionNode):
 
     def configure(self) -> None:
         """Build the stages and let each work once."""
-        if self._row.torch:
-            use_threads(self.config.threads)
+        self._use_threads()
         stages = self._build(self.config, self.get_logger())
         for stage in stages:
             if isinstance(stage, Join):
@@ -156,7 +157,7 @@ class StageNode(PerceptionNode):
                 self._give,
                 getattr(self.config, "queue_size", 1),
                 self.report_error,
-                partial(use_threads, self.config.threads) if self._row.torch else lambda: None,
+                self._use_threads,
             )
         self._is_at_work, self._active_since = True, time.monotonic()
         for kind in self._row.takes:
@@ -285,6 +286,8 @@ class StageNode(PerceptionNode):
         if not self._is_at_work or self._pipeline is None:  # a message that was under way while the node fell silent
             return
         if self._host is None:
+            if threading.get_ident() != self._worker:  # the executor's thread is another than that which configures
+                self._use_threads()
             for given in self._pipeline.push(event):
                 self._give(given)
         elif not self._host.put(event):
@@ -301,6 +304,11 @@ class StageNode(PerceptionNode):
         publisher = self._outputs.get((type(event), not is_partial))
         if publisher is not None:
             publisher.publish(to_msg(event))
+
+    def _use_threads(self) -> None:
+        self._worker = threading.get_ident()
+        if self._row.torch:
+            use_threads(getattr(self.config, "threads", 1))
 
     def _expects(self, modality: str) -> bool:
         kind = self._row.awaits.get(modality)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -52,6 +53,16 @@ def find_corpus(name: str) -> CorpusReader:
     if not isinstance(found, CorpusReader):
         raise ValueError(f"the corpus {name!r} is {found!r}, no CorpusReader, see docs/corpora.md; {known}")
     return found
+
+
+def licence_of(corpora: Sequence[str]) -> str:
+    """What weights inherit that are trained on these corpora: SPDX names that all hold, a colon, and why.
+
+    Raises:
+        ValueError: there is no such corpus.
+    """
+    terms = [find_corpus(name).licence.partition(": ") for name in corpora]
+    return f"{' AND '.join(sorted({name for name, _, _ in terms}))}: {'; '.join(sorted({why for *_, why in terms}))}"
 
 
 def read_split(root: Path, name: str, split: str) -> Split:

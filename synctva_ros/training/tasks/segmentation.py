@@ -26,11 +26,11 @@ from synctva_ros.audio.segmentation_network import FRAME, SegmentationConfig, Se
 from synctva_ros.config import DEMO
 from synctva_ros.events import FloatArray
 from synctva_ros.training.data import speech_synthesis as synthesis
-from synctva_ros.training.data.registry import find_corpus
+from synctva_ros.training.data.registry import licence_of
 from synctva_ros.training.data.rooms import Room, Rooms
 from synctva_ros.training.loop import Task, fit, forget, seeded
 from synctva_ros.training.recipe import SegmentationRecipe, as_settings
-from synctva_ros.training.tasks.voice import read_clips
+from synctva_ros.training.tasks.voice import named, read_clips
 from synctva_ros.weights.files import write
 
 NAME = "segmentation-1"
@@ -203,11 +203,10 @@ def train_segmentation(
     epoch = history.chosen(task.selection)
     figures = {name: round(values[epoch - 1], 4) for name, values in history.columns.items() if "valid" in name}
     network: SegmentationNetwork = task.network.network  # type: ignore[assignment]
-    licences = dict.fromkeys(find_corpus(name.strip()).licence for name in recipe.corpora.split(","))
     about = {
         "made_with": "synctva train-encoder segmentation",
         "data": recipe.corpora,
-        "licence": "; ".join(licences),
+        "licence": licence_of(named(recipe.corpora)),
         **as_settings(recipe),
         "seed": seed,
         "epoch": epoch,

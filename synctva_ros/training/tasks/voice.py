@@ -38,7 +38,7 @@ from synctva_ros.evaluation.report import write_scores
 from synctva_ros.events import EMOTIONS, SAMPLE_RATE, AudioChunk, FloatArray
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.training.data.protocol import IntArray
-from synctva_ros.training.data.registry import find_corpus, read_split
+from synctva_ros.training.data.registry import licence_of, read_split
 from synctva_ros.training.data.voice_augmentation import Distortion, NoVoice
 from synctva_ros.training.loop import Task, fit, forget, seeded
 from synctva_ros.training.recipe import VoiceRecipe, as_settings
@@ -89,7 +89,8 @@ class VoiceClip:
         return self.sound[first : max(round((self.end + after) * SAMPLE_RATE), first + round(_SHORTEST * SAMPLE_RATE))]
 
 
-def _names(corpora: str) -> list[str]:
+def named(corpora: str) -> list[str]:
+    """What is written with commas between."""
     return [name.strip() for name in corpora.split(",") if name.strip()]
 
 
@@ -104,7 +105,7 @@ def read_clips(data: Path, corpora: str) -> list[VoiceClip]:
         SourceError: a file of sound cannot be read.
     """
     clips = []
-    for name in _names(corpora):
+    for name in named(corpora):
         split = read_split(data, name, "train")
         if split.corpus.kind != "voice":
             raise ValueError(f"{name} is a corpus of kind {split.corpus.kind}: give corpora of voices")
@@ -340,7 +341,7 @@ def train_voice_encoder(
         {
             "made_with": "synctva train-encoder voice",
             "data": recipe.corpora,
-            "licence": "; ".join(dict.fromkeys(find_corpus(name).licence for name in _names(recipe.corpora))),
+            "licence": licence_of(named(recipe.corpora)),
             "unheard_speakers": [
                 sorted({clip.person for clip, mine in zip(clips, fold == number, strict=True) if mine})
                 for number in range(recipe.folds)
@@ -382,7 +383,7 @@ def leave_out(
     Raises:
         ValueError: nothing is left out, or nothing else is left.
     """
-    clips = read_clips(data, ",".join(dict.fromkeys([*_names(recipe.corpora), left_out.partition("/")[0]])))
+    clips = read_clips(data, ",".join(dict.fromkeys([*named(recipe.corpora), left_out.partition("/")[0]])))
     away = np.array([left_out in (clip.corpus, clip.person) for clip in clips])
     if not away.any() or away.all():
         there = ", ".join(sorted({clip.corpus for clip in clips}))

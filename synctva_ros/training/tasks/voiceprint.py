@@ -2,8 +2,9 @@
 
     synctva train-encoder voiceprint --data DIR --out FOLDER
 
-Each person is three, played slower and faster, as in :mod:`synctva_ros.training.data.rooms`; CAM++ says of a clean
-recording who that would be, and the network is to say the same of a piece of it in an echo and in noise.
+Each person is three, played slower and faster, as in :mod:`synctva_ros.training.data.rooms`, with a third of the
+recordings each; CAM++ says of a clean recording who that would be, and the network is to say the same of a piece of it
+in an echo and in noise.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from synctva_ros.encoders.voiceprint import VoiceprintConfig, VoiceprintNetwork
 from synctva_ros.evaluation.metrics import equal_error_rate
 from synctva_ros.events import SAMPLE_RATE, FloatArray
 from synctva_ros.training.data.protocol import IntArray
-from synctva_ros.training.data.registry import find_corpus
+from synctva_ros.training.data.registry import licence_of
 from synctva_ros.training.data.voice_augmentation import Distortion, stretch
 from synctva_ros.training.loop import Task, fit, forget, seeded
 from synctva_ros.training.recipe import VoiceprintRecipe, as_settings
 from synctva_ros.training.tasks.segmentation import divide, synthetic_people
+from synctva_ros.training.tasks.voice import named
 from synctva_ros.weights.files import write
 
 NAME = "voiceprint-1"
@@ -58,7 +60,7 @@ class Teacher(Protocol):
 
 
 def teach(teacher: Teacher, recordings: Sequence[FloatArray], kept: Path, progress: bool = True) -> FloatArray:
-    """What the teacher says of each recording at each speed ``[recordings, speeds, width]``.
+    """What the teacher says of each recording ``[recordings, width]``; of what it says nothing to it is not a number.
 
     It takes its time, so that it is put down in ``kept`` for when the training is interrupted.
     """
@@ -70,12 +72,10 @@ def teach(teacher: Teacher, recordings: Sequence[FloatArray], kept: Path, progre
             return said
     except (FileNotFoundError, KeyError, SafetensorError):
         pass
-    vectors = []
-    for sound in tqdm(recordings, "teacher", unit="recording", disable=not progress):
-        played = (stretch(sound[: round(TAUGHT * SAMPLE_RATE)], speed) for speed in SPEEDS)
-        answers = [teacher.encode(each, SAMPLE_RATE) for each in played]
-        vectors.append(np.stack([np.full(1, np.nan, np.float32) if each is None else each for each in answers]))
-    said = np.stack([each if each.shape[1] > 1 else np.full_like(vectors[0], np.nan) for each in vectors])
+    bar = tqdm(recordings, "teacher", unit="recording", disable=not progress)
+    answers = [teacher.encode(sound[: round(TAUGHT * SAMPLE_RATE)], SAMPLE_RATE) for sound in bar]
+    width = next(len(answer) for answer in answers if answer is not None)
+    said = np.stack([np.full(width, np.nan, np.float32) if answer is None else answer for answer in answers])
     kept.parent.mkdir(parents=True, exist_ok=True)
     save_file({"said": said}, kept)
     return said
@@ -95,8 +95,8 @@ class VoiceprintTask(Task):
 
     Args:
         recipe: of the training.
-        people: recordings by person, those that are trained on; a person is ``corpus/name``.
-        targets: what the teacher said of them, in their order ``[recordings, speeds, width]``.
+        people: recordings by person at a speed, those that are trained on; a person is ``corpus/name``.
+        targets: what the teacher said of them, in their order ``[recordings, width]``.
         validation: recordings of people that are not trained on.
         rng: see :class:`Task`.
     """
@@ -119,13 +119,12 @@ class VoiceprintTask(Task):
         corpora = [name.partition("/")[0] for name in self._names]
         share = np.array([corpora.count(corpus) ** -0.5 for corpus in corpora])
         self._share = share / share.sum()
-        flat = targets.reshape(-1, targets.shape[-1])
         # What all voices share says nothing of any.
-        centred = targets - np.nanmean(flat, axis=0)
+        centred = targets - np.nanmean(targets, axis=0)
         self._targets = centred / np.linalg.norm(centred, axis=-1, keepdims=True)
         self._distort = Distortion(self._recordings, rng, JITTER)
         config = VoiceprintConfig(out=targets.shape[-1])
-        self.network = Taught(config, len(people) * len(SPEEDS))
+        self.network = Taught(config, len(people))
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
@@ -139,14 +138,13 @@ class VoiceprintTask(Task):
             sounds: list[FloatArray] = []
             said, voices = [], []
             while len(sounds) < self.recipe.batch:
-                person, speed = int(rng.choice(len(self._names), p=self._share)), int(rng.integers(len(SPEEDS)))
-                recording = int(rng.choice(self._of[person]))
-                if not np.isfinite(target := self._targets[recording, speed]).all():
+                voice = int(rng.choice(len(self._names), p=self._share))
+                recording = int(rng.choice(self._of[voice]))
+                if not np.isfinite(target := self._targets[recording]).all():
                     continue
-                sound = self._distort(stretch(self._recordings[recording], SPEEDS[speed]))
-                sounds.append(_piece(sound, length, rng))
+                sounds.append(_piece(self._distort(self._recordings[recording]), length, rng))
                 said.append(target)
-                voices.append(person * len(SPEEDS) + speed)
+                voices.append(voice)
             yield fbank(torch.from_numpy(np.stack(sounds))), torch.from_numpy(np.stack(said)), torch.tensor(voices)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -172,6 +170,16 @@ class VoiceprintTask(Task):
             inner: VoiceprintNetwork = network.network  # type: ignore[assignment]
             rates.append(verify(torch.cat([inner(part) for part in bands.split(64)]).numpy(), people))
         return {"valid_apart": 1.0 - float(np.mean(rates))}
+
+
+def at_speeds(people: Mapping[str, Sequence[FloatArray]], rng: np.random.Generator) -> dict[str, list[FloatArray]]:
+    """Three people of each, of at most so many recordings, each of which is played at one of the speeds."""
+    played: dict[str, list[FloatArray]] = {}
+    for name, sounds in people.items():
+        for number, chosen in enumerate(rng.permutation(len(sounds))[:RECORDINGS]):
+            speed = SPEEDS[number % len(SPEEDS)]
+            played.setdefault(f"{name} x{speed:g}", []).append(stretch(sounds[chosen], speed))
+    return played
 
 
 def verify(vectors: FloatArray, people: IntArray) -> float:
@@ -229,20 +237,18 @@ def train_voiceprint(
     teacher = teacher or CampPlusEncoder()  # first: without it nothing else is of use
     people, validation = divide(data, recipe.corpora, recipe.held_out)
     rng = seeded(seed)
-    people = {name: [sounds[n] for n in rng.permutation(len(sounds))[:RECORDINGS]] for name, sounds in people.items()}
-    people |= synthetic_people(recipe.synthetic, rng)
+    people = at_speeds(people | synthetic_people(recipe.synthetic, rng), rng)
     targets = teach(teacher, [sound for sounds in people.values() for sound in sounds], out / TEACHER, progress)
     task = VoiceprintTask(recipe, people, targets, validation, rng)
     history = fit(task, recipe, out, "voiceprint", made_of={"seed": seed}, progress=progress)
     epoch = history.chosen(task.selection)
     error = round(1.0 - history.columns["valid_apart"][epoch - 1], 4)
     network: VoiceprintNetwork = task.network.network  # type: ignore[assignment]
-    licences = dict.fromkeys(find_corpus(name.strip()).licence for name in recipe.corpora.split(","))
     about = {
         "made_with": "synctva train-encoder voiceprint",
         "data": recipe.corpora,
         "teacher": getattr(teacher, "name", type(teacher).__name__),
-        "licence": "; ".join(licences),
+        "licence": licence_of(named(recipe.corpora)),
         **as_settings(recipe),
         "seed": seed,
         "epoch": epoch,

@@ -15,7 +15,7 @@ from synctva_ros.events import SAMPLE_RATE, FloatArray
 from synctva_ros.training.loop import fit, seeded
 from synctva_ros.training.recipe import VoiceprintRecipe, read_recipe
 from synctva_ros.training.tasks import voiceprint as module
-from synctva_ros.training.tasks.voiceprint import SPEEDS, VoiceprintTask, teach, train_voiceprint, verify
+from synctva_ros.training.tasks.voiceprint import SPEEDS, VoiceprintTask, at_speeds, teach, train_voiceprint, verify
 
 SMALL = {"epochs": 2, "steps": 4, "batch": 8, "averaging": 0.5, "synthetic": 0}
 
@@ -51,7 +51,7 @@ def task(**changes: Any) -> VoiceprintTask:
     people = {f"a/{number}": [voice(number, 1.6), voice(number, 1.4)] for number in range(5)}
     held_out = {f"v/{number}": [voice(number + 0.5, 1.5)] * 3 for number in range(3)}
     recordings = [sound for sounds in people.values() for sound in sounds]
-    targets = np.stack([[Ear().encode(sound, SAMPLE_RATE)] * len(SPEEDS) for sound in recordings])  # type: ignore[misc]
+    targets = np.stack([Ear().encode(sound, SAMPLE_RATE) for sound in recordings])  # type: ignore[arg-type]
     return VoiceprintTask(VoiceprintRecipe(**(SMALL | changes)), people, targets, held_out, seeded(0))
 
 
@@ -71,14 +71,26 @@ def test_a_batch_is_of_the_people_that_it_says() -> None:
     torch.testing.assert_close(said.norm(dim=1), torch.ones(len(said)))
     for one in range(len(voices)):
         for other in range(len(voices)):
-            if voices[one] // len(SPEEDS) == voices[other] // len(SPEEDS):
+            if voices[one] == voices[other]:
                 torch.testing.assert_close(said[one], said[other])
+
+
+def test_a_person_is_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RECORDINGS", 4)
+    people = at_speeds({"a/0": [voice(0)] * 9, "a/1": [voice(5)]}, np.random.default_rng(0))
+    assert {name: len(sounds) for name, sounds in people.items()} == {
+        "a/0 x0.88": 2,
+        "a/0 x1": 1,
+        "a/0 x1.14": 1,
+        "a/1 x0.88": 1,
+    }
+    assert len(people["a/0 x0.88"][0]) == pytest.approx(len(voice(0)) / SPEEDS[0], abs=1)
 
 
 def test_the_teacher_is_asked_once(tmp_path: Path) -> None:
     recordings = [voice(0, 1.5), voice(1, 0.5), voice(2, 1.5)]
     said = teach(Ear(), recordings, tmp_path / "kept", progress=False)
-    assert said.shape == (3, len(SPEEDS), 8)
+    assert said.shape == (3, 8)
     assert np.isfinite(said[[0, 2]]).all()
     assert np.isnan(said[1]).all()  # too short for the teacher
 
