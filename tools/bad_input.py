@@ -194,6 +194,34 @@ def _sounds() -> list[tuple[str, str, str, Samples]]:
             ANY,
             _in_silence(np.sign(coded) * np.expm1(np.abs(coded) * np.log(256)) / 255),
         ),
+        ("crowd", "twelve people who talk at once, at -25 dB", UNCERTAIN, _crowd([*anna, *ben])),
+        ("vacuum_cleaner", "a vacuum cleaner", UNCERTAIN, _vacuum_cleaner()),
+        ("cough", "someone coughs twice", UNCERTAIN, _bursts(((0.8, 0.28), (1.35, 0.35)), 900.0)),
+        ("sneeze", "someone sneezes", UNCERTAIN, _bursts(((1.0, 0.5),), 3500.0)),
+        ("laugh", "someone laughs", ANY, _voice(np.tile(np.r_[np.linspace(320, 240, 900), np.zeros(1500)], 9))),
+        ("crying", "someone cries", ANY, _voice(np.tile(np.r_[np.linspace(520, 300, 9000), np.zeros(4000)], 4))),
+        ("singing", "someone sings", ANY, _voice(np.repeat(220 * 2 ** (np.array([0, 4, 7, 12, 7, 4, 0]) / 12), 9600))),
+        ("high_voice", "a child's voice", ANY, _in_silence(signal.resample(sentence, round(len(sentence) / 1.45)))),
+        ("whisper", "someone whispers", ANY, _in_silence(_whisper(sentence))),
+        ("loudspeaker", "a loudspeaker 3 m away that plays someone", ANY, _in_silence(_loudspeaker(other))),
+        (
+            "two_voices_long",
+            "two people at once for 10 s",
+            ANY,
+            _in_silence(np.resize(np.concatenate(anna), 160_000) + np.resize(np.concatenate(ben), 160_000)),
+        ),
+        (
+            "two_voices_of_one",
+            "one person who imitates another",
+            ANY,
+            _in_silence(np.concatenate([sentence, signal.resample(anna[1], round(len(anna[1]) / 1.25))])),
+        ),
+        (
+            "gain_change",
+            "a gain that falls by 20 dB in mid-turn",
+            ANY,
+            _in_silence(sentence * np.where(np.arange(len(sentence)) < len(sentence) // 2, 1.0, 0.1)),
+        ),
     ]
 
 
@@ -284,6 +312,71 @@ def _knocks() -> Samples:
         start = round(first * SAMPLE_RATE)
         sound[start : start + len(time)] += 0.5 * rng.uniform(0.7, 1.0) * knock
     return sound
+
+
+def _crowd(turns: list[Samples]) -> Samples:
+    """Voices at twelve speeds, so that no two are the same person's."""
+    rng, n = np.random.default_rng(8), 6 * SAMPLE_RATE
+    sound = np.zeros(n)
+    for speed in np.linspace(0.8, 1.25, 12):
+        voice = np.concatenate([turns[number] for number in rng.permutation(len(turns))])
+        sound += np.roll(np.resize(signal.resample(voice, round(len(voice) / speed)), n), int(rng.integers(n)))
+    return np.asarray(sound / sound.std() * 10 ** (-25 / 20))
+
+
+def _vacuum_cleaner() -> Samples:
+    """A motor's whine and its harmonics in rushing air, which begins and ends."""
+    time = np.arange(6 * SAMPLE_RATE) / SAMPLE_RATE
+    runs_up = np.minimum(1.0, np.minimum(time, time[::-1]) / 0.8)
+    air = signal.sosfilt(
+        signal.butter(1, (200, 4000), "bandpass", fs=SAMPLE_RATE, output="sos"), _noise(6.0, 0.0, seed=9)
+    )
+    motor = _tone(330.0 * (0.3 + 0.7 * runs_up), 12, 1.0)
+    return np.asarray(0.1 * runs_up * (air / air.std() + 0.7 * motor / motor.std()))
+
+
+def _bursts(when: tuple[tuple[float, float], ...], centre: float) -> Samples:
+    """Bursts of breath around a frequency [Hz], each from a second on and for so long [s]."""
+    rng, sound = np.random.default_rng(10), _noise(3.0, -70.0, seed=11)
+    for first, length in when:
+        n, start = round(length * SAMPLE_RATE), round(first * SAMPLE_RATE)
+        band = signal.butter(1, (0.4 * centre, min(2.2 * centre, 7500.0)), "bandpass", fs=SAMPLE_RATE, output="sos")
+        breath = signal.sosfilt(band, rng.standard_normal(n)) * np.exp(-5 * np.linspace(0, 1, n))
+        sound[start : start + n] += 0.5 * breath / np.abs(breath).max()
+    return sound
+
+
+def _voice(pitch: Samples) -> Samples:
+    """An open vowel at a pitch [Hz] that may change; without a pitch there is none."""
+    smooth = signal.lfilter([0.01], [1.0, -0.99], pitch)
+    loud = signal.lfilter([0.005], [1.0, -0.995], pitch > 0)
+    sway = 1.0 + 0.02 * np.sin(2 * np.pi * 5.5 * np.arange(len(pitch)) / SAMPLE_RATE)
+    tone = _tone(np.maximum(smooth * sway, 60.0), 25, 1.0) * loud
+    vowel = sum(
+        strength * signal.lfilter(*signal.iirpeak(centre, 6, fs=SAMPLE_RATE), tone)
+        for centre, strength in ((750, 1.0), (1200, 0.7), (2600, 0.3))
+    )
+    return _in_silence(0.3 * vowel / np.abs(vowel).max())
+
+
+def _whisper(speech: Samples) -> Samples:
+    """The envelope of each third of an octave of speech, on noise."""
+    noise = np.random.default_rng(12).standard_normal(len(speech))
+    slow = signal.butter(2, 30, fs=SAMPLE_RATE, output="sos")
+    sound = np.zeros(len(speech))
+    for centre in np.geomspace(200, 6500, 16):
+        band = signal.butter(2, (centre * 0.89, centre * 1.12), "bandpass", fs=SAMPLE_RATE, output="sos")
+        envelope = signal.sosfiltfilt(slow, np.abs(signal.sosfilt(band, speech)))
+        sound += np.maximum(envelope, 0.0) * signal.sosfilt(band, noise) * (centre / 1000) ** 0.5
+    return np.asarray(0.05 * sound / np.abs(sound).max())
+
+
+def _loudspeaker(speech: Samples) -> Samples:
+    """Through a small loudspeaker, and the echo of a room on its way."""
+    small = signal.sosfilt(signal.butter(2, (250, 6000), "bandpass", fs=SAMPLE_RATE, output="sos"), speech)
+    tail = np.random.default_rng(13).standard_normal(SAMPLE_RATE // 2) * np.exp(-np.linspace(0, 7, SAMPLE_RATE // 2))
+    echo = signal.fftconvolve(small, tail / np.linalg.norm(tail))[: len(small)]
+    return np.asarray(0.1 * (small + echo))
 
 
 def _images(portrait: ImageArray) -> list[tuple[str, str, str, ImageArray]]:
