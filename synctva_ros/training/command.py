@@ -52,6 +52,13 @@ def add_commands(commands: Any) -> None:
     evaluate.add_argument(
         "--recognised", action="store_true", help="words as a speech recogniser writes them: lower case, no punctuation"
     )
+    evaluate.add_argument(
+        "--speakers",
+        type=_speakers,
+        default=1.0,
+        metavar="SHARE",
+        help="share of the utterances whose speaker is known, others are mistaken; none: nobody is known (default: 1)",
+    )
     evaluate.add_argument("--split", required=True, metavar="NAME", help="reads CORPUS_NAME.jsonl and its vectors")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write figures and predictions here, for compare")
     evaluate.add_argument("--report", type=Path, metavar="FILE", help="write a page with plots here (HTML)")
@@ -245,6 +252,18 @@ def _train_robot(arguments: argparse.Namespace, recipe: RobotRecipe) -> None:
         print(f"written: {folder}; a robot can use these weights: emotion.weights={folder}")
 
 
+def _speakers(text: str) -> float | None:
+    if text == "none":
+        return None
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a share from 0 to 1, or none")
+    return share
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
     if not arguments.run.is_dir():
         raise ValueError(f"{arguments.run / 'run.json'} is missing: give a folder that synctva train wrote")
@@ -260,6 +279,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         arguments.split,
         modalities=arguments.modalities,
         recognised=arguments.recognised,
+        speakers=arguments.speakers,
         cache=arguments.cache,
         device=arguments.device,
     )

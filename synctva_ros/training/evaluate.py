@@ -17,7 +17,7 @@ from synctva_ros.evaluation.predictions import Predictions
 from synctva_ros.events import MODALITIES
 from synctva_ros.network.weights import load
 from synctva_ros.plural import counted
-from synctva_ros.training.data.dialogues import VECTORS, Corpus, as_recognised, read_corpus
+from synctva_ros.training.data.dialogues import VECTORS, Corpus, as_heard, as_recognised, read_corpus
 from synctva_ros.training.data.text_vectors import encode_texts
 from synctva_ros.training.loop import LOG, read_log
 from synctva_ros.training.recipe import Recipe
@@ -61,6 +61,7 @@ def evaluate(
     *,
     modalities: str | None = None,
     recognised: bool = False,
+    speakers: float | None = 1.0,
     cache: Path | None = None,
     device: str = "auto",
     progress: bool = True,
@@ -74,6 +75,8 @@ def evaluate(
         split: its split.
         modalities: letters of those to use, of those that the run was trained with; None for all of them.
         recognised: read the words as a speech recogniser would write them, in lower case without punctuation.
+        speakers: share of the utterances of which the right speaker is known (:func:`.dialogues.as_heard`); None: of
+            none of them anything is.
         cache: where text vectors are kept; None for the user's cache folder.
         device: "auto" for an accelerator where there is one.
         progress: show a bar while texts are encoded.
@@ -91,6 +94,12 @@ def evaluate(
     if recognised:
         plain = (replace(d, texts=tuple(map(as_recognised, d.texts))) for d in read.dialogues)
         read = replace(read, dialogues=tuple(plain))
+    if speakers is None:
+        read = replace(read, dialogues=tuple(replace(d, speakers=("",) * len(d.speakers)) for d in read.dialogues))
+    elif speakers < 1.0:
+        rng = np.random.default_rng(0)
+        heard = (replace(d, speakers=as_heard(d.speakers, speakers, rng)) for d in read.dialogues)
+        read = replace(read, dialogues=tuple(heard))
     if read.labels != run.labels:
         raise RunError(
             f"{folder} was trained for the classes {', '.join(run.labels)}, but {corpus} has "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -137,6 +138,14 @@ def test_fewer_modalities(folder: Path) -> None:
     assert not np.allclose(found["t"], found["ta"])
     # Where an utterance has words alone, the voices of others still matter to it.
     assert np.isfinite(found["t"]).all()
+
+
+def test_speakers_that_are_mistaken_or_unknown_make_a_difference(folder: Path) -> None:
+    found = {share: scored(folder, speakers=share).predictions.probabilities[1] for share in (1.0, 0.5, None)}
+    np.testing.assert_array_equal(found[1.0], scored(folder).predictions.probabilities[1])
+    np.testing.assert_array_equal(found[0.5], scored(folder, speakers=0.5).predictions.probabilities[1])
+    for one, other in itertools.combinations(found.values(), 2):
+        assert not np.allclose(one, other)
 
 
 def test_without_words_nothing_is_encoded(folder: Path, write_split: Callable[..., Corpus], words: Any) -> None:

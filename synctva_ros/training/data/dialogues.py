@@ -10,7 +10,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -197,6 +197,21 @@ def as_written(text: str) -> str:
 def as_recognised(text: str) -> str:
     """Lower case, without punctuation."""
     return re.sub(r"\s+", " ", re.sub(r"[^\w\s']", " ", text.lower().replace("\u2019", "'"))).strip()
+
+
+def as_heard(speakers: Sequence[str], share: float, rng: np.random.Generator) -> tuple[str, ...]:
+    """Who speaks each utterance, as ears find it that are right in this share of them.
+
+    Half of the others are nobody's (""); the rest are somebody else's, one of the dialogue's or, as often as one of
+    them, a person who is not there.
+    """
+    people = list(dict.fromkeys(speakers))
+    found = []
+    for speaker in speakers:
+        others = [person for person in people if person != speaker] + ["a stranger"]
+        mistaken = "" if rng.random() < 0.5 else str(rng.choice(others))
+        found.append(speaker if rng.random() < share else mistaken)
+    return tuple(found)
 
 
 def read_corpus(folder: Path, name: str, split: str) -> Corpus:

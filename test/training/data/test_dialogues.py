@@ -23,6 +23,7 @@ from synctva_ros.training.data.dialogues import (
     VECTORS,
     Corpus,
     Dialogue,
+    as_heard,
     as_recognised,
     as_written,
     read_corpus,
@@ -382,3 +383,14 @@ def test_the_corpora_are_read(name: str, split: str, dialogues: int, utterances:
 def test_reading_needs_no_torch() -> None:
     code = "import sys, synctva_ros.training.data.dialogues; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_speakers_as_ears_find_them() -> None:
+    who = ("anna", "ben") * 500
+    assert as_heard(who, 1.0, np.random.default_rng(0)) == who
+    found = as_heard(who, 0.6, np.random.default_rng(0))
+    right = np.mean([one == other for one, other in zip(who, found, strict=True)])
+    assert right == pytest.approx(0.6, abs=0.05)
+    assert found.count("") == pytest.approx(200, abs=50)
+    assert found.count("a stranger") == pytest.approx(100, abs=40)
+    assert set(found) == {"anna", "ben", "", "a stranger"}
