@@ -11,10 +11,12 @@ are looked at here; ``synctva recognize`` answers the same turns with emotions.
     alone     share of the answered time in which only the person who is answered for speaks
     person    share of all turns that are found with the right person, under the best naming of the dialogue's voices
     DER, JER  diarization error rate without collar, and Jaccard error rate (needs ``pip install pyannote.metrics``)
-    after     mean time between the true end of a turn that is found and the moment when it is given out [s]
-    core      seconds of one core for a second of sound
+    pause     mean time between the true end of a turn that a pause ended and the moment when it is given out [s]
+    change    the same of turns that somebody else's beginning ended
+    core      seconds of one core for a second of sound; the last line says it of silence
 
-``--parts`` prints a line for the whole, and for the whole without each of its parts.
+``--parts`` prints a line for the whole, and for the whole without each of its parts; ``--plot`` draws who speaks when,
+and what was found of it (needs matplotlib).
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from scipy.optimize import linear_sum_assignment
 
 from synctva_ros.audio import endpointer
 from synctva_ros.config import DEMO, Turns
-from synctva_ros.events import NANOSECONDS, SAMPLE_RATE, AudioChunk, FloatArray, Utterance
+from synctva_ros.events import NANOSECONDS, SAMPLE_RATE, AudioChunk, EndedBy, FloatArray, Utterance
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.street.playback import Sentences
 from synctva_ros.street.table import STREET, use_threads
@@ -46,6 +48,9 @@ try:
     from pyannote.metrics.diarization import DiarizationErrorRate, JaccardErrorRate
 except ImportError:
     Annotation = None
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))  # the demo's making is not installed
+from make_dialogue import write_flac
 
 STEP = 0.01
 ROOMS, TURNS = 8, 12
@@ -75,7 +80,7 @@ class Tally:
     work: float = 0.0
     heard: float = 0.0
     ends: list[float] = field(default_factory=list)
-    after: list[float] = field(default_factory=list)
+    after: dict[EndedBy, list[float]] = field(default_factory=lambda: defaultdict(list))
     rates: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -98,7 +103,8 @@ class Tally:
         self.turns, self.given, self.found = self.turns + len(truth), self.given + len(given), self.found + len(found)
         self.right += rightly_named(truth, given, found)
         self.ends += [abs(given[n].end - truth[m].end) for n, m in found.items()]
-        self.after += [answers[n][1] - truth[m].end for n, m in found.items()]
+        for n, m in found.items():
+            self.after[utterances[n].ended_by].append(answers[n][1] - truth[m].end)
         self.work, self.heard = self.work + work, self.heard + heard
         for rate in self.rates:
             rate(annotation(truth), annotation(given))
@@ -112,7 +118,9 @@ class Tally:
             "person": self.right / max(self.turns, 1),
         }
         figures |= {name: float(abs(rate)) for name, rate in zip(("DER", "JER"), self.rates, strict=False)}
-        return figures | {"after": float(np.mean(self.after or [np.nan])), "core": self.work / max(self.heard, 1e-9)}
+        for name, cause in (("pause", EndedBy.PAUSE), ("change", EndedBy.SPEAKER)):
+            figures[name] = float(np.mean(self.after[cause] or [np.nan]))
+        return figures | {"core": self.work / max(self.heard, 1e-9)}
 
 
 def during(turns: list[Turn], grid: FloatArray) -> Any:
@@ -207,9 +215,6 @@ PARTS: dict[str, tuple[dict[str, Any], str]] = {
 
 def make_rooms(out: Path) -> None:
     """Conversations of synthesised voices, half of whose gaps are shorter than 0.2 s."""
-    sys.path.append(str(Path(__file__).parents[1] / "tools"))  # the demo's making is not installed
-    from make_dialogue import write_flac
-
     from synctva_ros.training.data import speech_synthesis as synthesis
     from synctva_ros.training.data.voice_augmentation import noise_of
 
@@ -250,16 +255,63 @@ def make_rooms(out: Path) -> None:
         (out / f"{number:02}.json").write_text(json.dumps({"condition": label, "turns": turns}))
 
 
-def measure(rooms: Path, settings: dict[str, Any]) -> dict[str, Tally]:
-    """Go through the rooms; the tallies of each condition, and of all."""
+@dataclass(frozen=True)
+class Heard:
+    """A room, and what was found in it."""
+
+    name: str
+    truth: list[Turn]
+    given: list[Turn]
+
+
+def plot(rooms: list[Heard], path: Path) -> None:
+    """Who speaks when, above what was found of it; a colour is a person, or the voice that is that person most."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 1.5 * len(rooms)), layout="tight")
+    axes = figure.subplots(len(rooms), squeeze=False)
+    for axis, room in zip(axes[:, 0], rooms, strict=True):
+        found = matched(room.truth, room.given)
+        people = sorted({turn.speaker for turn in room.truth})
+        named: dict[str, list[str]] = defaultdict(list)
+        for n, m in found.items():
+            named[room.given[n].speaker].append(room.truth[m].speaker)
+        for row, turns in ((1, room.truth), (0, room.given)):
+            for turn in turns:
+                likely = [turn.speaker] if row else named.get(turn.speaker, []) if turn.speaker else []
+                colour = f"C{people.index(max(set(likely), key=likely.count))}" if likely else "0.7"
+                axis.barh(
+                    row, turn.end - turn.start, left=turn.start, color=colour, edgecolor="k", height=0.7, alpha=0.8
+                )
+                axis.text((turn.start + turn.end) / 2, row, turn.speaker[:3], ha="center", va="center", fontsize=7)
+        axis.set_yticks([0, 1], ["found", "truth"])
+        axis.set_title(room.name, fontsize=9, loc="left")
+    axes[-1, 0].set_xlabel("s")
+    figure.savefig(path, dpi=110)
+
+
+def measure(rooms: Path, settings: dict[str, Any]) -> tuple[dict[str, Tally], list[Heard]]:
+    """Go through the rooms; the tallies of each condition, and of all, and what was found in each room."""
     tallies: dict[str, Tally] = defaultdict(Tally)
+    heard_in = []
     for path in sorted(rooms.glob("*.flac")):
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         truth = [Turn(turn["start"], turn["end"], str(turn["speaker"])) for turn in about["turns"]]
         answers, heard, work = turns_of(path, settings)
         for name in (about["condition"], "all"):
             tallies[name].add(truth, answers, heard, work)
-    return tallies
+        given = [Turn(each.stream_start, each.stream_end, each.speaker_id) for each, _ in answers]
+        heard_in.append(Heard(f"{path.stem} ({about['condition']})", truth, given))
+    return tallies, heard_in
+
+
+def in_silence(settings: dict[str, Any]) -> float:
+    """Seconds of one core for a second of a quiet room."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "silence.flac"
+        write_flac(path, np.random.default_rng(0).normal(0.0, 3e-4, 60 * SAMPLE_RATE).astype(np.float32))
+        _, heard, work = turns_of(path, settings)
+    return work / heard
 
 
 def show(name: str, figures: dict[str, float], first: bool) -> None:
@@ -276,6 +328,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="PARAMETER=VALUE", help="of the node utterance")
     parser.add_argument("--parts", action="store_true", help="without each part in turn, instead of by condition")
     parser.add_argument("--json", type=Path, metavar="FILE", help="gets the figures")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="gets a picture of the first four rooms (PNG)")
     arguments = parser.parse_args()
     known = {each.name: each for each in Turns.params()}
     settings = {name: known[name].read(value) for name, _, value in (text.partition("=") for text in arguments.set)}
@@ -286,12 +339,16 @@ def main() -> None:
             make_rooms(rooms)
         for part, (changes, by_hand) in PARTS.items() if arguments.parts else [("all", ({}, ""))]:
             with without(by_hand):
-                tallies = measure(rooms, settings | changes)
+                tallies, heard_in = measure(rooms, settings | changes)
             for name, tally in {part: tallies["all"]}.items() if arguments.parts else tallies.items():
                 found[name] = tally.figures()
                 show(name, found[name], len(found) == 1)
+            if arguments.plot:
+                plot(heard_in[:4], arguments.plot)
+    silence = in_silence(settings)
+    print(f"in silence {100 * silence:.1f} % of one core")
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1))
+        arguments.json.write_text(json.dumps({"figures": found, "silence": silence}, indent=1))
 
 
 if __name__ == "__main__":
