@@ -10,6 +10,7 @@ not chosen for their size.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +41,7 @@ from synctva_ros.sources.media import MediaFile
 from synctva_ros.training.data.protocol import IntArray
 from synctva_ros.training.data.registry import licence_of, read_split
 from synctva_ros.training.data.voice_augmentation import Distortion, NoVoice
-from synctva_ros.training.loop import Task, fit, forget, seeded
+from synctva_ros.training.loop import Task, fit, forget, seeded, side_by_side
 from synctva_ros.training.recipe import VoiceRecipe, as_settings
 
 NAME = "voice-emotion-1"
@@ -53,6 +54,8 @@ MASKED_BANDS, MASKED_FRAMES = 10, 25
 # The end-pointer is not always right about start and end [s].
 OUTSIDE, INSIDE = 0.25, 0.1
 _SHORTEST = 0.3
+#: So many recordings are read by several processes: each takes a while to begin.
+MANY = 500
 # Of the prosody networks: distorted copies of each clip, sounds that are no voice, clips a step, noise in deviations.
 COPIES, PROSODY_OTHERS, PROSODY_CLIPS, PROSODY_NOISE = 6, 600, 128, 0.3
 
@@ -104,17 +107,23 @@ def read_clips(data: Path, corpora: str) -> list[VoiceClip]:
             to hear in a file.
         SourceError: a file of sound cannot be read.
     """
-    clips = []
+    wanted = []
     for name in named(corpora):
         split = read_split(data, name, "train")
         if split.corpus.kind != "voice":
             raise ValueError(f"{name} is a corpus of kind {split.corpus.kind}: give corpora of voices")
         targets, known = split.targets()
-        for item, target in zip(split.items, targets, strict=True):
-            if item.path is not None and np.isfinite(target).all():
-                sound, start, end = _hear(item.path)
-                clips.append(VoiceClip(item.id, sound, start, end, target, known, item.person, name))
-    return clips
+        wanted += [
+            (item, item.path, target, known, name)
+            for item, target in zip(split.items, targets, strict=True)
+            if item.path is not None and np.isfinite(target).all()
+        ]
+    workers = (os.cpu_count() or 1) if len(wanted) >= MANY else 1
+    heard = side_by_side(_hear, [(path,) for _, path, *_ in wanted], workers)
+    return [
+        VoiceClip(item.id, sound, start, end, target, known, item.person, name)
+        for (item, _, target, known, name), (sound, start, end) in zip(wanted, heard, strict=True)
+    ]
 
 
 def _hear(path: Path) -> tuple[FloatArray, float, float]:
