@@ -14,14 +14,14 @@ from safetensors.numpy import save
 
 from synctva_ros.events import FloatArray
 
-#: Cosine from which a vector is of a voice that is known; shorter speech than a second says less.
-SAME, SAME_SHORT = 0.3, 0.2
+#: Shorter speech than a second says less: so much less alike it may be.
+SHORT = 0.1
 #: Speech that is shorter does not make a new voice, and does not change a known one [s].
 NEW = 0.6
 #: More speech than this makes a vector no better [s].
 ENOUGH = 3.0
-#: Cosine of what two voices consist of from which they are one.
-JOINED = 0.6
+#: So much more alike than one utterance must be what two voices consist of, for them to be one.
+JOINED = 0.3
 #: Of how much speech each voice must consist before it is compared with others [s].
 SETTLED = 4.0
 #: How many voices are kept; of those without a name the one that was heard longest ago makes room.
@@ -67,8 +67,14 @@ NOBODY = Heard()
 
 @dataclass
 class Speakers:
-    """The voices that were heard so far. Nothing is written anywhere unless :meth:`write` is called."""
+    """The voices that were heard so far. Nothing is written anywhere unless :meth:`write` is called.
 
+    Attributes:
+        same: cosine from which a vector is of a voice that is known (:class:`.protocol.SpeakerEncoder`).
+        voices: in the order in which they were first heard.
+    """
+
+    same: float
     voices: list[Voice] = field(default_factory=list)
     _made: int = 0
     _heard: int = 0
@@ -180,7 +186,7 @@ class Speakers:
 
     def _known(self, vector: FloatArray, seconds: float) -> Voice | None:
         alike = [_cosine(voice.vector, vector) for voice in self.voices]
-        needed = SAME if seconds >= 1.0 else SAME_SHORT
+        needed = self.same if seconds >= 1.0 else self.same - SHORT
         return self.voices[int(np.argmax(alike))] if alike and max(alike) >= needed else None
 
     def _new(self, vector: FloatArray) -> Voice:
@@ -198,7 +204,7 @@ class Speakers:
         for other in _settled(self.voices):
             if other is voice or voice.seconds < SETTLED or (voice.name and other.name):
                 continue
-            if _cosine(voice.vector, other.vector) < JOINED:
+            if _cosine(voice.vector, other.vector) < self.same + JOINED:
                 continue
             kept, gone = sorted((voice, other), key=self.voices.index)
             kept.vector, kept.seconds = kept.vector + gone.vector, kept.seconds + gone.seconds

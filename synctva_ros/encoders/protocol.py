@@ -42,6 +42,14 @@ class AudioEncoder(Encoder, Protocol):
         """Vector ``[width]`` of mono sound ``[n]``; None when there is nothing to hear."""
 
 
+class SpeakerEncoder(AudioEncoder, Protocol):
+    """Encodes whose voice it is: vectors of length 1, which are alike where the person is the same."""
+
+    @property
+    def same(self) -> float:
+        """Cosine from which two utterances of some seconds are rather of one person than of two."""
+
+
 class FaceEncoder(Encoder, Protocol):
     """Encodes images of faces."""
 

@@ -6,14 +6,14 @@ from collections import Counter
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, get_origin, get_type_hints
 
-from synctva_ros.encoders.protocol import AudioEncoder, FaceEncoder, TextEncoder
+from synctva_ros.encoders.protocol import AudioEncoder, FaceEncoder, SpeakerEncoder, TextEncoder
 from synctva_ros.events import MODALITIES
 
 #: Group of the entry points in which other packages name their encoders' classes.
 GROUP = "synctva_ros.encoders"
 _PROTOCOLS: dict[str, type] = dict(zip(MODALITIES, (TextEncoder, AudioEncoder, FaceEncoder), strict=True))
 #: Whose voice it is: another vector of the same sound.
-_PROTOCOLS["speaker"] = AudioEncoder
+_PROTOCOLS["speaker"] = SpeakerEncoder
 _OURS = {
     "sentence": "synctva_ros.encoders.text:TextEncoder",
     "voice": "synctva_ros.encoders.audio:AudioEncoder",

@@ -126,6 +126,8 @@ class VoiceprintEncoder:
         self._network.eval()
         self.name: str = written["name"]
         self.width: int = self._network.config.out
+        #: See :class:`.protocol.SpeakerEncoder`.
+        self.same: float = written["same"]
 
     @torch.inference_mode()
     def encode(self, samples: FloatArray, sample_rate: int = SAMPLE_RATE) -> FloatArray | None:

@@ -328,8 +328,8 @@ def fit_temperature(logits: FloatArray, labels: IntArray) -> float:
     return float(np.exp(found.x))
 
 
-def equal_error_rate(alike: FloatArray, same: NDArray[np.bool_]) -> float:
-    """The share of pairs that are judged wrongly at the threshold where as large a share of both kinds is.
+def equal_error_rate(alike: FloatArray, same: NDArray[np.bool_]) -> tuple[float, float]:
+    """The share of pairs that are judged wrongly at the threshold where as large a share of both kinds is, and that.
 
     Args:
         alike: how alike the two of each pair are ``[n]``.
@@ -344,7 +344,7 @@ def equal_error_rate(alike: FloatArray, same: NDArray[np.bool_]) -> float:
     accepted = np.cumsum(~same[order]) / (~same).sum()
     missed = 1.0 - np.cumsum(same[order]) / same.sum()
     at = int(np.argmin(np.abs(accepted - missed)))
-    return float((accepted[at] + missed[at]) / 2)
+    return float((accepted[at] + missed[at]) / 2), float(alike[order[at]])
 
 
 def redraw(models: Sequence[Scores], draws: int = DRAWS, seed: int = 0) -> dict[str, DoubleArray]:

@@ -13,7 +13,7 @@ from synctva_ros.audio.endpointer import Endpointer
 from synctva_ros.audio.segmentation import create_segmenter
 from synctva_ros.audio.speakers import Speakers, Voice
 from synctva_ros.config import Turns
-from synctva_ros.encoders.protocol import AudioEncoder
+from synctva_ros.encoders.protocol import SpeakerEncoder
 from synctva_ros.events import NANOSECONDS, AudioChunk, EndedBy, EndOfStream, FloatArray, RobotSpeaking, Utterance
 from synctva_ros.street.stage import REMEMBERED, Log, Stage, State
 
@@ -41,11 +41,11 @@ class TurnsStage(Stage):
     name: ClassVar[str] = "turns"
     takes: ClassVar[tuple[type, ...]] = (AudioChunk, RobotSpeaking)
 
-    def __init__(self, config: Turns, log: Log, encoder: AudioEncoder | None = None) -> None:
+    def __init__(self, config: Turns, log: Log, encoder: SpeakerEncoder | None = None) -> None:
         super().__init__(log)
         self._config, self._encoder = config, encoder
         #: The voices that were heard so far.
-        self.speakers = Speakers()
+        self.speakers = Speakers(encoder.same if encoder else 0.0)
         self._people = Path(config.people_file).expanduser() if config.people_file else None
         if self._people is not None and encoder is not None:
             self.speakers.read(self._people, encoder.name)

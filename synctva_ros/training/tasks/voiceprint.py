@@ -182,8 +182,8 @@ def at_speeds(people: Mapping[str, Sequence[FloatArray]], rng: np.random.Generat
     return played
 
 
-def verify(vectors: FloatArray, people: IntArray) -> float:
-    """Equal error rate over all pairs of vectors of length 1 ``[n, width]`` of people ``[n]``."""
+def verify(vectors: FloatArray, people: IntArray) -> tuple[float, float]:
+    """Equal error rate over all pairs of vectors of length 1 ``[n, width]`` of people ``[n]``, and its cosine."""
     one, other = np.triu_indices(len(vectors), 1)
     return equal_error_rate((vectors[one] * vectors[other]).sum(axis=1), people[one] == people[other])
 
@@ -243,6 +243,7 @@ def train_voiceprint(
     history = fit(task, recipe, out, "voiceprint", made_of={"seed": seed}, progress=progress)
     epoch = history.chosen(task.selection)
     error = round(1.0 - history.columns["valid_apart"][epoch - 1], 4)
+    same = round(history.columns["valid_threshold"][epoch - 1], 3)
     network: VoiceprintNetwork = task.network.network  # type: ignore[assignment]
     about = {
         "made_with": "synctva train-encoder voiceprint",
@@ -257,7 +258,9 @@ def train_voiceprint(
     tensors = {
         name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in network.state_dict().items()
     }
-    write(out, network.ARCHITECTURE, NAME, tensors, {"network": asdict(network.config), "training": about})
+    write(
+        out, network.ARCHITECTURE, NAME, tensors, {"network": asdict(network.config), "same": same, "training": about}
+    )
     forget(out)
     (out / TEACHER).unlink(missing_ok=True)
     return error
