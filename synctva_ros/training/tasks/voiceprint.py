@@ -165,11 +165,12 @@ class VoiceprintTask(Task):
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
         """How well people who were not heard are told apart, mean over their corpora: 1 - equal error rate."""
-        rates = []
+        verified = []
         for bands, people in self._held_out:
             inner: VoiceprintNetwork = network.network  # type: ignore[assignment]
-            rates.append(verify(torch.cat([inner(part) for part in bands.split(64)]).numpy(), people))
-        return {"valid_apart": 1.0 - float(np.mean(rates))}
+            verified.append(verify(torch.cat([inner(part) for part in bands.split(64)]).numpy(), people))
+        rate, threshold = np.mean(verified, axis=0)
+        return {"valid_apart": 1.0 - float(rate), "valid_threshold": float(threshold)}
 
 
 def at_speeds(people: Mapping[str, Sequence[FloatArray]], rng: np.random.Generator) -> dict[str, list[FloatArray]]:
