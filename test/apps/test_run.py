@@ -156,8 +156,12 @@ def small(tmp_path):
             "utterance.speaker_encoder: there is no encoder 'nix'",
         ),
         (
-            "run --media a.wav --set utterance.segmenter=causal",
-            "whose weights do not come along: set segmenter_weights",
+            "run --media a.wav --set utterance.speaker_weights=no",
+            "no/model.json is missing (utterance.speaker_weights)",
+        ),
+        (
+            "run --media a.wav --set utterance.segmenter_weights=no",
+            "no/model.json is missing (utterance.segmenter_weights)",
         ),
         ("run --media a.wav --set features.text_weights=./no", "there is no folder ./no (features.text_weights)"),
         ("recognize a.wav --modalities a", "a.wav"),

@@ -61,8 +61,8 @@ def test_turns_without_a_pause_are_one_answer_each_with_the_right_voice():
 def test_people_are_listed_named_and_forgotten():
     said = {}
 
-    def ask(driver, kind, name, **request):
-        client = driver.create_client(kind, f"utterance/{name}")
+    def ask(driver, kind, service, **request):
+        client = driver.create_client(kind, f"utterance/{service}")
         assert client.wait_for_service(timeout_sec=60.0)
         future = client.call_async(kind.Request(**request))
         until(future.done, "an answer of the service")
