@@ -3,7 +3,7 @@
     python benchmark/turns.py [ROOMS] [--set detector=webrtc ...] [--parts] [--json FILE]
 
 ``ROOMS`` holds ``NN.flac`` and ``NN.json`` (``{"condition": "quiet", "turns": [{"start", "end", "speaker"}, ...]}``,
-seconds); without it the rooms are made of synthesised voices, for which eSpeak NG is needed. No words, voices or faces
+seconds) or ``NN.rttm``; without it the rooms are made of synthesised voices, for which eSpeak NG is needed. No words, voices or faces
 are looked at here; ``synctva recognize`` answers the same turns with emotions.
 
     F1        of turns: an answer counts when half of it or more is that turn, and it spans half of the turn or more
@@ -290,18 +290,31 @@ def plot(rooms: list[Heard], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def read_truth(path: Path) -> tuple[str, list[Turn]]:
+    """The condition and the turns of a recording; those of an RTTM file are in no condition."""
+    table = path.with_suffix(".rttm")
+    if not table.exists():
+        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return about["condition"], [Turn(t["start"], t["end"], str(t["speaker"])) for t in about["turns"]]
+    turns = []
+    for line in table.read_text(encoding="utf-8").splitlines():
+        kind, _, _, start, length, _, _, speaker, *_ = line.split()
+        if kind == "SPEAKER":
+            turns.append(Turn(float(start), float(start) + float(length), speaker))
+    return path.stem, turns
+
+
 def measure(rooms: Path, settings: dict[str, Any]) -> tuple[dict[str, Tally], list[Heard]]:
     """Go through the rooms; the tallies of each condition, and of all, and what was found in each room."""
     tallies: dict[str, Tally] = defaultdict(Tally)
     heard_in = []
-    for path in sorted(rooms.glob("*.flac")):
-        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        truth = [Turn(turn["start"], turn["end"], str(turn["speaker"])) for turn in about["turns"]]
+    for path in sorted(path for path in rooms.iterdir() if path.suffix in (".flac", ".wav")):
+        condition, truth = read_truth(path)
         answers, heard, work = turns_of(path, settings)
-        for name in (about["condition"], "all"):
+        for name in (condition, "all"):
             tallies[name].add(truth, answers, heard, work)
         given = [Turn(each.stream_start, each.stream_end, each.speaker_id) for each, _ in answers]
-        heard_in.append(Heard(f"{path.stem} ({about['condition']})", truth, given))
+        heard_in.append(Heard(f"{path.stem} ({condition})", truth, given))
     return tallies, heard_in
 
 

@@ -10,7 +10,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmark"
 #: Those that are started by hand; the others are parts of them.
-SCRIPTS = ("against", "encoders", "footprint", "latency", "mouth", "peer", "rolling", "turns")
+SCRIPTS = ("against", "encoders", "footprint", "latency", "mouth", "peer", "rolling", "turns", "voices")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
