@@ -3,8 +3,8 @@
     python benchmark/turns.py [ROOMS] [--set detector=webrtc ...] [--parts] [--json FILE]
 
 ``ROOMS`` holds ``NN.flac`` and ``NN.json`` (``{"condition": "quiet", "turns": [{"start", "end", "speaker"}, ...]}``,
-seconds) or ``NN.rttm``; without it the rooms are made of synthesised voices, for which eSpeak NG is needed. No words, voices or faces
-are looked at here; ``synctva recognize`` answers the same turns with emotions.
+seconds) or ``NN.rttm``; without it the rooms are made of synthesised voices, for which eSpeak NG is needed. No words,
+emotions or faces are looked at here; ``synctva recognize`` answers the same turns with emotions.
 
     F1        of turns: an answer counts when half of it or more is that turn, and it spans half of the turn or more
     end       mean error of the ends of turns that are found [s]
