@@ -283,7 +283,8 @@ def plot(rooms: list[Heard], path: Path) -> None:
                 axis.barh(
                     row, turn.end - turn.start, left=turn.start, color=colour, edgecolor="k", height=0.7, alpha=0.8
                 )
-                axis.text((turn.start + turn.end) / 2, row, turn.speaker[:3], ha="center", va="center", fontsize=7)
+                said = f"{people.index(turn.speaker) + 1}" if row else turn.speaker
+                axis.text((turn.start + turn.end) / 2, row, said, ha="center", va="center", fontsize=7)
         axis.set_yticks([0, 1], ["found", "truth"])
         axis.set_title(room.name, fontsize=9, loc="left")
     axes[-1, 0].set_xlabel("s")

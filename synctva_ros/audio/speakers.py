@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +27,7 @@ SETTLED = 4.0
 MOST = 64
 
 
-@dataclass
+@dataclass(eq=False)
 class Voice:
     """A voice.
 
@@ -201,11 +200,7 @@ class Speakers:
     def _join(self, voice: Voice) -> Heard:
         """Two voices that turn out to be one become the older of them; of two with names none does."""
         joined: list[str] = []
-        for other in _settled(self.voices):
-            if other is voice or voice.seconds < SETTLED or (voice.name and other.name):
-                continue
-            if _cosine(voice.vector, other.vector) < self.same + JOINED:
-                continue
+        while (other := self._one_with(voice)) is not None:
             kept, gone = sorted((voice, other), key=self.voices.index)
             kept.vector, kept.seconds = kept.vector + gone.vector, kept.seconds + gone.seconds
             kept.name, kept.heard = kept.name or gone.name, max(kept.heard, gone.heard)
@@ -214,9 +209,14 @@ class Speakers:
             voice = kept
         return Heard(voice.speaker_id, voice.name, tuple(joined))
 
-
-def _settled(voices: Sequence[Voice]) -> list[Voice]:
-    return [voice for voice in voices if voice.seconds >= SETTLED]
+    def _one_with(self, voice: Voice) -> Voice | None:
+        """A voice that turns out to be the same person's."""
+        for other in self.voices:
+            if other is voice or min(other.seconds, voice.seconds) < SETTLED or (voice.name and other.name):
+                continue
+            if _cosine(voice.vector, other.vector) >= self.same + JOINED:
+                return other
+        return None
 
 
 def _cosine(one: FloatArray, other: FloatArray) -> float:

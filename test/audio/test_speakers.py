@@ -109,3 +109,31 @@ def test_a_thousand_speakers_a_day_take_no_more_room() -> None:
     assert len(speakers.voices) == MOST
     assert speakers.hear(said(0, rng), 2.0).person_id == "anna"
     assert speakers.hear(said(999, rng), 2.0).speaker_id != speakers.hear(said(5, rng), 2.0).speaker_id
+
+
+def test_three_voices_that_turn_out_to_be_one_are_joined() -> None:
+    """What was heard of a person in three rooms, until it is plain."""
+    speakers = Speakers(0.3)
+    base = person(0)
+    apart = [np.asarray(base * 0.3 + person(n), np.float32) for n in (1, 2, 3)]
+    for vector in apart:
+        assert speakers.hear(vector / np.linalg.norm(vector), 5.0).speaker_id == f"v{len(speakers.voices)}"
+    for voice in speakers.voices:
+        voice.vector = np.asarray(voice.vector + 10 * base / np.linalg.norm(base), np.float32)
+    heard = speakers.hear(base / np.linalg.norm(base), 5.0)
+    assert heard.speaker_id == "v1"
+    assert sorted(heard.joined) == ["v2", "v3"]
+    assert [voice.speaker_id for voice in speakers.voices] == ["v1"]
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000))
+def test_whatever_is_heard_each_voice_is_there_once(seed: int) -> None:
+    rng, speakers = np.random.default_rng(seed), Speakers(0.1)
+    for _ in range(60):
+        vector = rng.normal(size=4).astype(np.float32)
+        heard = speakers.hear(vector / np.linalg.norm(vector), float(rng.uniform(0.2, 6.0)))
+        ids = [voice.speaker_id for voice in speakers.voices]
+        assert len(set(ids)) == len(ids)
+        assert heard.speaker_id in (*ids, "")
+        assert not set(heard.joined) & set(ids)
