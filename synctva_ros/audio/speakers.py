@@ -15,6 +15,9 @@ from synctva_ros.events import FloatArray
 
 #: Shorter speech than a second says less: so much less alike it may be.
 SHORT = 0.1
+#: People take turns: so much less alike is the voice of the utterance before, and so much where it was heard that
+#: somebody else began.
+TURN, CHANGED = 0.05, 0.1
 #: Speech that is shorter does not make a new voice, and does not change a known one [s].
 NEW = 0.6
 #: More speech than this makes a vector no better [s].
@@ -43,7 +46,7 @@ class Voice:
     vector: FloatArray
     seconds: float
     name: str = ""
-    heard: int = 0
+    heard: int = -1
 
 
 @dataclass(frozen=True)
@@ -78,26 +81,27 @@ class Speakers:
     _made: int = 0
     _heard: int = 0
 
-    def look(self, vector: FloatArray | None, seconds: float) -> Heard:
+    def look(self, vector: FloatArray | None, seconds: float, changed: bool = False) -> Heard:
         """What :meth:`hear` would say but for joined voices, without taking note."""
         if vector is None:
             return NOBODY
-        voice = self._known(vector, seconds)
+        voice = self._known(vector, seconds, changed)
         if voice is not None:
             return Heard(voice.speaker_id, voice.name)
         return Heard(f"v{self._made + 1}") if seconds >= NEW else NOBODY
 
-    def hear(self, vector: FloatArray | None, seconds: float) -> Heard:
+    def hear(self, vector: FloatArray | None, seconds: float, changed: bool = False) -> Heard:
         """Whose voice this is; it is taken note of.
 
         Args:
             vector: of an utterance, of length 1 ``[width]``; None: it says nothing.
             seconds: of speech in it.
+            changed: it was heard that somebody else began than who spoke the utterance before.
         """
+        voice = None if vector is None else self._known(vector, seconds, changed)
         self._heard += 1
         if vector is None:
             return NOBODY
-        voice = self._known(vector, seconds)
         if voice is None and seconds < NEW:
             return NOBODY
         voice = voice or self._new(np.zeros_like(vector))
@@ -183,8 +187,9 @@ class Speakers:
         known = ", ".join(f"{each.speaker_id} {each.name}".strip() for each in self.voices) or "none yet"
         raise ValueError(f"there is no voice {who!r}; those that are known: {known}")
 
-    def _known(self, vector: FloatArray, seconds: float) -> Voice | None:
-        alike = [_cosine(voice.vector, vector) for voice in self.voices]
+    def _known(self, vector: FloatArray, seconds: float, changed: bool) -> Voice | None:
+        less = CHANGED if changed else TURN
+        alike = [_cosine(each.vector, vector) - less * (each.heard == self._heard) for each in self.voices]
         needed = self.same if seconds >= 1.0 else self.same - SHORT
         return self.voices[int(np.argmax(alike))] if alike and max(alike) >= needed else None
 

@@ -142,12 +142,13 @@ class TurnsStage(Stage):
         else:
             vector = self._encoder.encode(utterance.speech, utterance.sample_rate)
         seconds = utterance.stream_end - utterance.stream_start
+        changed = self._last is not None and self._last.ended_by == EndedBy.SPEAKER
         if not utterance.is_final:
             self._ahead = utterance, vector
-            heard = self.speakers.look(vector, seconds)
+            heard = self.speakers.look(vector, seconds, changed)
         else:
             self._ahead = None
-            heard = self.speakers.hear(vector, seconds)
+            heard = self.speakers.hear(vector, seconds, changed)
             for gone in heard.joined:
                 self.log.info(f"voice {gone} is voice {heard.speaker_id}: one person was taken for two")
                 self._voices = OrderedDict(

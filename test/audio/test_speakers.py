@@ -137,3 +137,16 @@ def test_whatever_is_heard_each_voice_is_there_once(seed: int) -> None:
         assert len(set(ids)) == len(ids)
         assert heard.speaker_id in (*ids, "")
         assert not set(heard.joined) & set(ids)
+
+
+def test_where_somebody_else_began_it_is_rather_not_the_same_voice() -> None:
+    """A vector between two voices is the last one's by a little, unless it was heard that another began."""
+    one, other = person(0) / np.linalg.norm(person(0)), person(1) / np.linalg.norm(person(1))
+    for less, changed in ((0.02, False), (0.08, True)):
+        speakers = Speakers(0.3)
+        speakers.hear(one, 2.0)
+        speakers.hear(other, 2.0)
+        between = np.asarray(one * (1 - less) + other, np.float32)
+        between /= np.linalg.norm(between)
+        assert speakers.look(between, 2.0, changed).speaker_id == "v1"
+        assert speakers.hear(between, 2.0, changed).speaker_id == "v1"
