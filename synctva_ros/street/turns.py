@@ -14,7 +14,16 @@ from synctva_ros.audio.segmentation import create_segmenter
 from synctva_ros.audio.speakers import Speakers, Voice
 from synctva_ros.config import Turns
 from synctva_ros.encoders.protocol import SpeakerEncoder
-from synctva_ros.events import NANOSECONDS, AudioChunk, EndedBy, EndOfStream, FloatArray, RobotSpeaking, Utterance
+from synctva_ros.events import (
+    NANOSECONDS,
+    SAMPLE_RATE,
+    AudioChunk,
+    EndedBy,
+    EndOfStream,
+    FloatArray,
+    RobotSpeaking,
+    Utterance,
+)
 from synctva_ros.street.stage import REMEMBERED, Log, Stage, State
 
 #: A stream that gives nothing for longer does not tell the time any more [s].
@@ -52,7 +61,7 @@ class TurnsStage(Stage):
         self._voices: OrderedDict[str, str] = OrderedDict()  # of the newest utterances
         self._to_name = ""  # the person who is speaking
         self._ahead: tuple[Utterance, FloatArray | None] | None = None  # what was encoded in the pause
-        self._endpointer = Endpointer(config, log.warning, create_segmenter(config))
+        self._endpointer = Endpointer(config, log.warning, create_segmenter(config), self._is_same if encoder else None)
         self._heard = (0, 0.0)  # time at the source just after the newest sample [ns], and when it came [s]
         self._has_ended = True
         self._spoken = 0.0  # when the last utterance began to be given out, or the stream began [s]
@@ -85,6 +94,12 @@ class TurnsStage(Stage):
     def flush(self) -> Iterator[Utterance]:
         """What is being said, as far as it was heard."""
         yield from map(self._spoken_by, self._endpointer.flush())
+
+    def _is_same(self, before: FloatArray, after: FloatArray) -> bool:
+        """Whether two pieces of sound are of one voice."""
+        assert self._encoder is not None
+        one, other = (self._encoder.encode(sound, SAMPLE_RATE) for sound in (before, after))
+        return one is not None and other is not None and float(one @ other) >= self._encoder.same
 
     def enroll(self, name: str, speaker_id: str = "", utterance_id: str = "") -> Voice | None:
         """Name the person with a voice, or who spoke an utterance; neither: who speaks now, or else spoke last.

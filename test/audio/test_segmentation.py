@@ -76,9 +76,9 @@ def conversation(voices, gaps, start=1.0):
     return sound.astype(np.float32), spans
 
 
-def follow(sound, segmenter, **config):
+def follow(sound, segmenter, same=None, **config):
     """What is given out, each with the time when it was [s]."""
-    endpointer = Endpointer(Turns(**config), segmenter=segmenter)
+    endpointer = Endpointer(Turns(**config), segmenter=segmenter, same=same)
     told = []
     for number, first in enumerate(range(0, len(sound), 480)):
         stamp = first * NANOSECONDS // SAMPLE_RATE
@@ -129,6 +129,27 @@ def test_one_speaker_goes_on_over_a_short_pause(voices):
     sound, spans = conversation(voices[:2], [0.3])
     told, _ = follow(sound, Known([(*span[:2], 0) for span in spans], len(sound) / SAMPLE_RATE))
     assert [one.ended_by for one in final(told)] == [EndedBy.PAUSE]
+
+
+def test_a_voice_that_plainly_goes_on_is_not_cut(voices):
+    """The segmenter hears a change at each turn, and the second is none."""
+    sound, spans = conversation(voices[:4], [0.1] * 3)
+    asked = []
+
+    def same(before, after):
+        asked.append((before, after))
+        return len(asked) == 2
+
+    told, endpointer = follow(sound, Known(spans, len(sound) / SAMPLE_RATE), same)
+    found = final(told)
+    assert [one.ended_by for one in found] == [EndedBy.SPEAKER] * 2 + [EndedBy.PAUSE]
+    assert [one.stream_start for one in found] == pytest.approx([spans[n][0] for n in (0, 1, 3)], abs=0.05)
+    assert endpointer.counters.same_voice == 1
+    assert len(asked) == 3  # and no second time
+    for (before, after), voice in zip(asked[:1], voices, strict=False):
+        # What was said before the change, and half a second from it on.
+        assert len(before) == pytest.approx(len(voice) + 0.1 * SAMPLE_RATE, abs=0.1 * SAMPLE_RATE)
+        assert 0.45 * SAMPLE_RATE <= len(after) <= 0.6 * SAMPLE_RATE
 
 
 def test_a_voice_behind_is_no_utterance_and_keeps_none_open(voices):
