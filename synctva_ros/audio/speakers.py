@@ -15,6 +15,9 @@ from synctva_ros.events import FloatArray
 
 #: Shorter speech than a second says less: so much less alike it may be.
 SHORT = 0.1
+#: So much less alike than the halves of an utterance are may be two utterances of a person. Lively and noisy speech is
+#: not even like itself; what is calm and clear, or comes over a telephone, is like everybody's a little.
+UNSTEADY = 0.15
 #: People take turns: so much less alike is the voice of the utterance before, and so much where it was heard that
 #: somebody else began.
 TURN, CHANGED = 0.05, 0.1
@@ -49,6 +52,23 @@ class Voice:
     heard: int = -1
 
 
+@dataclass(frozen=True, eq=False)
+class Spoken:
+    """What is known of the voice of an utterance.
+
+    Attributes:
+        vector: of length 1 ``[width]``.
+        seconds: of speech in it.
+        steady: cosine of the vectors of its halves.
+        changed: it was heard that somebody else began than who spoke the utterance before.
+    """
+
+    vector: FloatArray
+    seconds: float
+    steady: float = 0.0
+    changed: bool = False
+
+
 @dataclass(frozen=True)
 class Heard:
     """Whose voice an utterance is.
@@ -81,35 +101,27 @@ class Speakers:
     _made: int = 0
     _heard: int = 0
 
-    def look(self, vector: FloatArray | None, seconds: float, changed: bool = False) -> Heard:
+    def look(self, spoken: Spoken | None) -> Heard:
         """What :meth:`hear` would say but for joined voices, without taking note."""
-        if vector is None:
+        if spoken is None:
             return NOBODY
-        voice = self._known(vector, seconds, changed)
+        voice = self._known(spoken)
         if voice is not None:
             return Heard(voice.speaker_id, voice.name)
-        return Heard(f"v{self._made + 1}") if seconds >= NEW else NOBODY
+        return Heard(f"v{self._made + 1}") if spoken.seconds >= NEW else NOBODY
 
-    def hear(self, vector: FloatArray | None, seconds: float, changed: bool = False) -> Heard:
-        """Whose voice this is; it is taken note of.
-
-        Args:
-            vector: of an utterance, of length 1 ``[width]``; None: it says nothing.
-            seconds: of speech in it.
-            changed: it was heard that somebody else began than who spoke the utterance before.
-        """
-        voice = None if vector is None else self._known(vector, seconds, changed)
+    def hear(self, spoken: Spoken | None) -> Heard:
+        """Whose voice this is; it is taken note of. None: an utterance whose voice says nothing."""
+        voice = None if spoken is None else self._known(spoken)
         self._heard += 1
-        if vector is None:
+        if spoken is None or (voice is None and spoken.seconds < NEW):
             return NOBODY
-        if voice is None and seconds < NEW:
-            return NOBODY
-        voice = voice or self._new(np.zeros_like(vector))
+        voice = voice or self._new(np.zeros_like(spoken.vector))
         voice.heard = self._heard
-        if seconds < NEW:
+        if spoken.seconds < NEW:
             return Heard(voice.speaker_id, voice.name)
-        voice.vector = voice.vector + vector * min(seconds, ENOUGH)
-        voice.seconds += seconds
+        voice.vector = voice.vector + spoken.vector * min(spoken.seconds, ENOUGH)
+        voice.seconds += spoken.seconds
         return self._join(voice)
 
     def enroll(self, speaker_id: str, name: str) -> Voice:
@@ -187,10 +199,10 @@ class Speakers:
         known = ", ".join(f"{each.speaker_id} {each.name}".strip() for each in self.voices) or "none yet"
         raise ValueError(f"there is no voice {who!r}; those that are known: {known}")
 
-    def _known(self, vector: FloatArray, seconds: float, changed: bool) -> Voice | None:
-        less = CHANGED if changed else TURN
-        alike = [_cosine(each.vector, vector) - less * (each.heard == self._heard) for each in self.voices]
-        needed = self.same if seconds >= 1.0 else self.same - SHORT
+    def _known(self, spoken: Spoken) -> Voice | None:
+        less = CHANGED if spoken.changed else TURN
+        alike = [_cosine(each.vector, spoken.vector) - less * (each.heard == self._heard) for each in self.voices]
+        needed = max(self.same, spoken.steady - UNSTEADY) if spoken.seconds >= 1.0 else self.same - SHORT
         return self.voices[int(np.argmax(alike))] if alike and max(alike) >= needed else None
 
     def _new(self, vector: FloatArray) -> Voice:

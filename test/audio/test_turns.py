@@ -231,7 +231,7 @@ def test_each_voice_has_an_id_that_is_known_when_the_pause_begins(sound):
     for one in final:
         (ahead,) = (other for other in told if not other.is_final and other.is_same_input(one))
         assert ahead.speaker_id == one.speaker_id
-    assert len(encoder.lengths) == 4  # once an utterance, inside the pause
+    assert len(encoder.lengths) == 3 * 4  # once an utterance and its halves, inside the pause
     assert {one.speaker_id for one in told if one.ended_by is EndedBy.SPEAKING} == {""}
     stage.speakers.enroll("v2", "anna")
     more, _ = heard(sound, encoder)
