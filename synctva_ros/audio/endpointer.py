@@ -32,8 +32,9 @@ APART = 10  # frames: what is loud again later than this is something else
 VAD_HOLD = 10  # frames: the hang-over counts from the end of speech, at most this much before the detector's
 PAUSE_AFTER = 5  # frames without voice before which a pause is not believed
 SHORTEST_TURN = 40  # frames of a turn after which somebody else can be told from a wavering voice
-CHANGE = 0.2  # probability from which somebody else begins, where it is highest ...
+CHANGE = 0.35  # probability from which somebody else begins, where it is highest ...
 CERTAIN = 10  # ... in so many frames
+POSSIBLE = 0.1  # probability from which it is asked how alike the voices before and after are
 COMPARED = 300  # frames before a change that are compared with what came after
 FRONT = 0.3  # mean probability of somebody in front below which an utterance is not given out
 TAIL = 15  # frames of silence given along after the end of speech, as far as the hang-over lets them be heard
@@ -80,8 +81,8 @@ class Endpointer:
         config: times and thresholds; they may be changed at any time.
         warn: called with one sentence for what a person should know.
         segmenter: hears where somebody else begins, and who is not in front; None: only pauses end an utterance.
-        same: says of two pieces of sound ``[n]`` at 16 kHz whether they are plainly of one voice, which then goes on
-            whatever the segmenter hears; None: it is believed.
+        alike: says of two pieces of sound ``[n]`` at 16 kHz by how much (in log odds) it speaks against somebody else
+            having begun how alike their voices are; None: the segmenter is believed.
 
     """
 
@@ -90,14 +91,14 @@ class Endpointer:
         config: Turns | None = None,
         warn: Callable[[str], None] = lambda sentence: None,
         segmenter: Segmenter | None = None,
-        same: Callable[[FloatArray, FloatArray], bool] | None = None,
+        alike: Callable[[FloatArray, FloatArray], float] | None = None,
     ) -> None:
         self.config = config or Turns()
         self.counters = EndpointerCounters()
         self._warn = warn
         self._detector: VoiceDetector = DETECTORS[self.config.detector](self.config)
         self._segmenter = segmenter
-        self._same = same
+        self._alike = alike
         self._gate: tuple[int, int | None] | None = None  # (from, to) [ns]
         self._stream: SampleStream | None = None
         self._count = 0  # of all streams: a stream that is taken up again must not use an id again
@@ -275,27 +276,31 @@ class Endpointer:
         first = self._start + SHORTEST_TURN
         said = np.array([frame.change for frame in self._frames[first:]])
         said = said[: len(said) - int(np.isnan(said).sum())]
-        if len(said) <= CERTAIN or said[:-CERTAIN].max() < CHANGE:
+        needed = CHANGE if self._alike is None else POSSIBLE
+        if len(said) <= CERTAIN or said[:-CERTAIN].max() < needed:
             return None
-        at = int(np.argmax(said[:-CERTAIN] >= CHANGE))
+        at = int(np.argmax(said[:-CERTAIN] >= needed))
         peak = at + int(np.argmax(said[at : at + CERTAIN]))
-        if self._is_same_before_and_after(first + peak):
+        if self._goes_on(first + peak):
             self.counters.same_voice += 1
             for frame in self._frames[first + at : first + at + 2 * CERTAIN]:
                 frame.change = 0.0
             return None
         return first + peak
 
-    def _is_same_before_and_after(self, at: int) -> bool:
-        """Whether the voice before a frame plainly goes on after it."""
-        if self._same is None:
+    def _goes_on(self, at: int) -> bool:
+        """Whether the voice before a frame is rather the one after it, all in all."""
+        if self._alike is None:
             return False
         assert self._start is not None
         before, after = (
             np.concatenate([frame.samples for frame in frames])
             for frames in (self._frames[max(self._start, at - COMPARED) : at], self._frames[at:])
         )
-        return self._same(before, after)
+        probability = min(self._frames[at].change, 1.0 - 1e-6)
+        return math.log(probability / (1.0 - probability)) < math.log(CHANGE / (1.0 - CHANGE)) + self._alike(
+            before, after
+        )
 
     def _cut_at(self, at: int | None) -> list[Utterance]:
         """End the utterance before a frame, where somebody else begins."""
@@ -505,3 +510,7 @@ def _reach(loud: NDArray[np.bool_]) -> int:
             break
         reach = frame + 1
     return reach
+
+
+def _log_odds(probability: float) -> float:
+    return math.log(max(probability, 1e-6) / max(1.0 - probability, 1e-6))

@@ -119,7 +119,7 @@ def _lacks(encoder: Any, protocol: type) -> str:
         asked, given = getattr(protocol, name), getattr(encoder, name, None)
         if isinstance(asked, property):
             kind = get_type_hints(asked.fget)["return"]
-            if not isinstance(given, get_origin(kind) or kind) or given in ("", 0):
+            if not isinstance(given, get_origin(kind) or kind) or (kind in (str, int) and not given):
                 return f"{name} ({asked.fget.__annotations__['return']}), but {given!r}"
         elif not name.startswith("_") and not callable(given):
             return f"{name}()"

@@ -32,8 +32,6 @@ from synctva_ros.street.stage import REMEMBERED, Log, Stage, State
 STANDS_STILL = 0.5
 
 
-#: So much more alike than two utterances of a person are two pieces of sound in which a voice plainly goes on (cosine).
-PLAINLY = 0.15
 #: Without sound for so long, a source has stopped [s].
 NO_SOUND = 5.0
 #: Without speech for so long it is worth a line [s].
@@ -65,7 +63,9 @@ class TurnsStage(Stage):
         self._voices: OrderedDict[str, str] = OrderedDict()  # of the newest utterances
         self._to_name = ""  # the person who is speaking
         self._ahead: tuple[Utterance, Spoken | None] | None = None  # what was encoded in the pause
-        self._endpointer = Endpointer(config, log.warning, create_segmenter(config), self._is_same if encoder else None)
+        self._endpointer = Endpointer(
+            config, log.warning, create_segmenter(config), self._how_alike if encoder and encoder.sharpness else None
+        )
         self._heard = (0, 0.0)  # time at the source just after the newest sample [ns], and when it came [s]
         self._has_ended = True
         self._spoken = 0.0  # when the last utterance began to be given out, or the stream began [s]
@@ -99,11 +99,13 @@ class TurnsStage(Stage):
         """What is being said, as far as it was heard."""
         yield from map(self._spoken_by, self._endpointer.flush())
 
-    def _is_same(self, before: FloatArray, after: FloatArray) -> bool:
-        """Whether two pieces of sound are of one voice."""
+    def _how_alike(self, before: FloatArray, after: FloatArray) -> float:
+        """By how much it speaks against somebody else having begun how alike two pieces of sound are [log odds]."""
         assert self._encoder is not None
         one, other = (self._encoder.encode(sound, SAMPLE_RATE) for sound in (before, after))
-        return one is not None and other is not None and float(one @ other) >= self._encoder.same + PLAINLY
+        if one is None or other is None:
+            return 0.0
+        return self._encoder.sharpness * (float(one @ other) - self._encoder.same)
 
     def enroll(self, name: str, speaker_id: str = "", utterance_id: str = "") -> Voice | None:
         """Name the person with a voice, or who spoke an utterance; neither: who speaks now, or else spoke last.

@@ -76,9 +76,9 @@ def conversation(voices, gaps, start=1.0):
     return sound.astype(np.float32), spans
 
 
-def follow(sound, segmenter, same=None, **config):
+def follow(sound, segmenter, alike=None, **config):
     """What is given out, each with the time when it was [s]."""
-    endpointer = Endpointer(Turns(**config), segmenter=segmenter, same=same)
+    endpointer = Endpointer(Turns(**config), segmenter=segmenter, alike=alike)
     told = []
     for number, first in enumerate(range(0, len(sound), 480)):
         stamp = first * NANOSECONDS // SAMPLE_RATE
@@ -136,11 +136,11 @@ def test_a_voice_that_plainly_goes_on_is_not_cut(voices):
     sound, spans = conversation(voices[:4], [0.1] * 3)
     asked = []
 
-    def same(before, after):
+    def alike(before, after):
         asked.append((before, after))
-        return len(asked) == 2
+        return 20.0 if len(asked) == 2 else -20.0
 
-    told, endpointer = follow(sound, Known(spans, len(sound) / SAMPLE_RATE), same)
+    told, endpointer = follow(sound, Known(spans, len(sound) / SAMPLE_RATE), alike)
     found = final(told)
     assert [one.ended_by for one in found] == [EndedBy.SPEAKER] * 2 + [EndedBy.PAUSE]
     assert [one.stream_start for one in found] == pytest.approx([spans[n][0] for n in (0, 1, 3)], abs=0.05)
