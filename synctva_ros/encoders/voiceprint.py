@@ -114,7 +114,7 @@ class VoiceprintEncoder:
 
     modality: ClassVar[str] = "speaker"
     #: See :class:`.protocol.SpeakerEncoder`.
-    sharpness: ClassVar[float] = 0.0
+    sharpness: ClassVar[float] = 5.0
 
     def __init__(self, weights: str = "") -> None:
         folder = locate(weights or VOICEPRINT)

@@ -14,6 +14,7 @@ from test_graph import drive
 
 from synctva_ros import msg, srv
 from synctva_ros.events import SAMPLE_RATE, AudioChunk
+from synctva_ros.training.data import speech_synthesis as synthesis
 
 #: No words: what is answered is not the point here.
 CHANGES = {"transcriber": {"model": ""}}
