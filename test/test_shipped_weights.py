@@ -152,8 +152,7 @@ def test_a_synthetic_voice_says_nothing_of_feelings() -> None:
     lines = list(Recognizer("a").recognize(DEMO / "dialogue.flac"))
     assert len(lines) == 12
     assert {line["modalities"] for line in lines} == {Modality.AUDIO}
-    assert lines[0]["status"] == "UNCERTAIN"
-    for line in lines[1:]:  # most turns of any dialogue are neutral
+    for line in lines:  # most turns of any dialogue are neutral
         assert line["status"] == "UNCERTAIN" or line["label"] == "neutral", line
         assert line["confidence"] < 0.5
 
