@@ -34,6 +34,7 @@ PAUSE_AFTER = 5  # frames without voice before which a pause is not believed
 SHORTEST_TURN = 40  # frames of a turn after which somebody else can be told from a wavering voice
 CHANGE = 0.35  # probability from which somebody else begins, where it is highest ...
 CERTAIN = 10  # ... in so many frames
+ALONE = 0.6  # the same where nobody compares the voices before and after
 POSSIBLE = 0.1  # probability from which it is asked how alike the voices before and after are
 COMPARED = 300  # frames before a change that are compared with what came after
 FRONT = 0.3  # mean probability of somebody in front below which an utterance is not given out
@@ -276,7 +277,7 @@ class Endpointer:
         first = self._start + SHORTEST_TURN
         said = np.array([frame.change for frame in self._frames[first:]])
         said = said[: len(said) - int(np.isnan(said).sum())]
-        needed = CHANGE if self._alike is None else POSSIBLE
+        needed = ALONE if self._alike is None else POSSIBLE
         if len(said) <= CERTAIN or said[:-CERTAIN].max() < needed:
             return None
         at = int(np.argmax(said[:-CERTAIN] >= needed))
