@@ -312,7 +312,7 @@ def test_wheel_is_for_one_platform(distribution: importlib.metadata.Distribution
 
 def test_wheel_holds_the_whole_source_and_nothing_else_of_ours(distribution: importlib.metadata.Distribution) -> None:
     packed = {str(path) for path in distribution.files or [] if path.suffix != ".pyc"}
-    generated = re.compile(r"synctva_ros/(msg/|_?[\w.]*synctva_ros_s)")
+    generated = re.compile(r"synctva_ros/(msg/|srv/|_?[\w.]*synctva_ros_s)")
     ours = {name for name in packed if name.startswith("synctva_ros/") and not generated.match(name)}
     assert ours == {f"synctva_ros/{name}" for name in source_files("synctva_ros")}
     assert {name.split("/")[0] for name in packed} <= {

@@ -43,7 +43,7 @@ def accepted(lab, node, **values):
 
 def test_the_hangover(lab):
     lab.observer.hear("utterance")
-    lab.up("utterance")
+    lab.up("utterance", segmenter="none")  # else the other person ends the turn, whatever the hang-over is
     found = lab.observer.seen["utterance"]
     for number, hangover in enumerate((0.3, 1.2), 1):
         accepted(lab, "utterance", hangover=hangover)

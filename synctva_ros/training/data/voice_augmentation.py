@@ -27,13 +27,13 @@ class Distortion:
     Args:
         others: recordings that speech in the background is mixed of.
         rng: what decides.
-        speed: how far speed, pitch and formants move.
+        speed: how far speed, pitch and formants move; None: as far as another person's are.
     """
 
-    def __init__(self, others: Sequence[FloatArray], rng: np.random.Generator, speed: float = SPEED) -> None:
+    def __init__(self, others: Sequence[FloatArray], rng: np.random.Generator, speed: float | None = None) -> None:
         self._others = others
         self._rng = rng
-        self._speed = speed
+        self._speed = SPEED if speed is None else speed
 
     def __call__(self, sound: FloatArray) -> FloatArray:
         """Distort sound ``[n]`` at 16 kHz; the length changes with the speed."""
