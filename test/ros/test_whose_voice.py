@@ -51,7 +51,7 @@ def test_turns_without_a_pause_are_one_answer_each_with_the_right_voice():
     chunks.append(
         replace(chunks[-1], sequence=len(chunks), stamp=chunks[-1].end, samples=heard[:0], end_of_stream=True)
     )
-    # With ours, which is there on every machine; to CAM++ synthetic voices are so alike that two of these turns are one.
+    # With ours, which every machine has; to CAM++ synthetic voices are so alike that two of these turns are one.
     answers = drive(CHANGES | {"utterance": {"speaker_encoder": "voiceprint"}}, chunks)["emotion"]
     assert len(answers) == len(truth)
     for answer, (start, end, _) in zip(answers, truth, strict=True):
