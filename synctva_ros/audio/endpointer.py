@@ -298,10 +298,7 @@ class Endpointer:
             np.concatenate([frame.samples for frame in frames])
             for frames in (self._frames[max(self._start, at - COMPARED) : at], self._frames[at:])
         )
-        probability = min(self._frames[at].change, 1.0 - 1e-6)
-        return math.log(probability / (1.0 - probability)) < math.log(CHANGE / (1.0 - CHANGE)) + self._alike(
-            before, after
-        )
+        return _log_odds(self._frames[at].change) < _log_odds(CHANGE) + self._alike(before, after)
 
     def _cut_at(self, at: int | None) -> list[Utterance]:
         """End the utterance before a frame, where somebody else begins."""

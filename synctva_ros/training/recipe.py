@@ -169,7 +169,7 @@ class VoiceprintRecipe(Schedule):
         "People (corpus/name) or corpora that are heard only in validation, with commas between them",
     )
     synthetic: int = param(32, "Synthetic voices besides; they need eSpeak NG", low=0, high=40)
-    epochs: int = _count(20, "Times that the people who are held out are looked at")
+    epochs: int = _count(12, "Times that the people who are held out are looked at")
     steps: int = _count(150, "Steps between")
     batch: int = _count(64, "Pieces of recordings a step")
     learning_rate: float = _rate(2e-3)
