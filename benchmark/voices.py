@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from synctva_ros.encoders.registry import create_encoder
-from synctva_ros.evaluation.metrics import equal_error_rate
+from synctva_ros.evaluation.metrics import verify
 from synctva_ros.events import SAMPLE_RATE, AudioChunk, FloatArray
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.training.data.protocol import IntArray
@@ -51,13 +51,6 @@ def read_voices(data: Path, corpus: str, people: set[str]) -> tuple[list[FloatAr
     return sounds, np.array(who)
 
 
-def error_rate(vectors: FloatArray, who: IntArray) -> float:
-    """Over all pairs of vectors ``[n, width]`` of people ``[n]``."""
-    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    one, other = np.triu_indices(len(vectors), 1)
-    return equal_error_rate((vectors[one] * vectors[other]).sum(axis=1), who[one] == who[other])[0]
-
-
 def main() -> None:
     """Print a line for each corpus and encoder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -77,7 +70,7 @@ def main() -> None:
         sounds, who = read_voices(arguments.data, corpus, here)
         for name, encoder in encoders.items():
             vectors = np.stack([encoder.encode(sound, SAMPLE_RATE) for sound in sounds])
-            rates = [error_rate(vectors, who), error_rate(vectors - vectors.mean(axis=0), who)]
+            rates = [verify(each, who)[0] for each in (vectors, vectors - vectors.mean(axis=0))]
             figures.setdefault(corpus, {})[name] = rates
             print(f"{corpus} {name:{21 - len(corpus)}}{len(set(who)):8}{len(who):8}{rates[0]:8.3f}{rates[1]:9.3f}")
     if arguments.json:

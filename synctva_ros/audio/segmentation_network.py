@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synctva_ros.events import SAMPLE_RATE
-from synctva_ros.weights.files import check_tensors, locate, read, using
+from synctva_ros.weights.files import locate, read, restore, using
 
 HOP, WINDOW, FFT = 160, 400, 512
 _LOWEST, _HIGHEST = 90.0, 7600.0
@@ -127,7 +127,5 @@ def load_segmentation(weights: str) -> SegmentationNetwork:
     written, halves = read(folder, [SegmentationNetwork.ARCHITECTURE])
     with using(folder):
         network = SegmentationNetwork(SegmentationConfig(**written["network"]))
-    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in halves.items()}
-    check_tensors(folder, tensors, network.state_dict())
-    network.load_state_dict(tensors)
-    return network.eval()
+    restore(folder, network, halves)
+    return network

@@ -19,7 +19,7 @@ from synctva_ros.encoders.campplus import SHORTEST, fbank
 from synctva_ros.encoders.residual import ResidualBlock
 from synctva_ros.events import SAMPLE_RATE, FloatArray
 from synctva_ros.weights import VOICEPRINT
-from synctva_ros.weights.files import check_tensors, locate, read, using
+from synctva_ros.weights.files import locate, read, restore, using
 
 _BANDS = 80
 #: Longer sound says no more [s].
@@ -122,14 +122,11 @@ class VoiceprintEncoder:
         with using(folder):
             shape = dict(written["network"])
             self._network = VoiceprintNetwork(VoiceprintConfig(**shape | {"dilations": tuple(shape["dilations"])}))
-        tensors = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in halves.items()}
-        check_tensors(folder, tensors, self._network.state_dict())
-        self._network.load_state_dict(tensors)
-        self._network.eval()
+            #: See :class:`.protocol.SpeakerEncoder`.
+            self.same = float(written["same"])
+        restore(folder, self._network, halves)
         self.name: str = written["name"]
         self.width: int = self._network.config.out
-        #: See :class:`.protocol.SpeakerEncoder`.
-        self.same: float = written["same"]
 
     @torch.inference_mode()
     def encode(self, samples: FloatArray, sample_rate: int = SAMPLE_RATE) -> FloatArray | None:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from synctva_ros.weights.files import check_labels, check_tensors, locate, read, using, write
+from synctva_ros.weights.files import check_labels, halved, locate, read, restore, using, write
 
 
 def save_encoder(network: Any, folder: Path, name: str, labels: Sequence[str], training: dict[str, Any]) -> None:
@@ -31,10 +31,8 @@ def save_encoder(network: Any, folder: Path, name: str, labels: Sequence[str], t
     """
     config = asdict(network.config)
     check_labels(labels, config.pop("classes"))
-    state = network.state_dict().items()
-    tensors = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state}
     about = {"labels": list(labels), "network": config, "training": training}
-    write(folder, network.ARCHITECTURE, name, tensors, about)
+    write(folder, network.ARCHITECTURE, name, halved(network), about)
 
 
 def load_encoder(weights: str, build: Any, configure: type, labels: Sequence[str]) -> tuple[Any, str, dict[str, Any]]:
@@ -56,7 +54,5 @@ def load_encoder(weights: str, build: Any, configure: type, labels: Sequence[str
     written, halves = read(folder, [build.ARCHITECTURE], labels)
     with using(folder):
         network = build(configure(classes=len(labels), **written["network"]))
-    tensors = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in halves.items()}
-    check_tensors(folder, tensors, network.state_dict())
-    network.load_state_dict(tensors)
-    return network.eval(), written["name"], written["training"]
+    restore(folder, network, halves)
+    return network, written["name"], written["training"]

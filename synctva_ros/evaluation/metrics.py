@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, ndtr, ndtri, stdtr, stdtrit
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_curve
 
 from synctva_ros.events import FloatArray
 
@@ -340,11 +340,17 @@ def equal_error_rate(alike: FloatArray, same: NDArray[np.bool_]) -> tuple[float,
     """
     if same.all() or not same.any():
         raise ValueError("an equal error rate needs pairs of the same and pairs of others")
-    order = np.argsort(-alike, kind="stable")
-    accepted = np.cumsum(~same[order]) / (~same).sum()
-    missed = 1.0 - np.cumsum(same[order]) / same.sum()
+    accepted, found, thresholds = roc_curve(same, alike, drop_intermediate=False)
+    missed = 1.0 - found
     at = int(np.argmin(np.abs(accepted - missed)))
-    return float((accepted[at] + missed[at]) / 2), float(alike[order[at]])
+    return float((accepted[at] + missed[at]) / 2), float(thresholds[at])
+
+
+def verify(vectors: FloatArray, people: IntArray) -> tuple[float, float]:
+    """Equal error rate over all pairs of vectors ``[n, width]`` of people ``[n]``, and its cosine."""
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    one, other = np.triu_indices(len(vectors), 1)
+    return equal_error_rate((vectors[one] * vectors[other]).sum(axis=1), people[one] == people[other])
 
 
 def redraw(models: Sequence[Scores], draws: int = DRAWS, seed: int = 0) -> dict[str, DoubleArray]:

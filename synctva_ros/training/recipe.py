@@ -140,40 +140,38 @@ class TextRecipe(Schedule):
 
 
 @dataclass(frozen=True)
-class SegmentationRecipe(Schedule):
-    """The network that finds turns: rooms without end, made of recordings of single voices."""
-
-    corpora: str = param("ravdess,ased,nemo", "Corpora of speech, with commas between them")
-    held_out: str = param(
-        "ravdess/17,ravdess/18,ravdess/19,ravdess/20,nemo/TP0,nemo/WR0,ased/60,ased/61,ased/62,ased/63,ased/64,ased/65",
-        "People (corpus/name) or corpora that speak only in validation, with commas between them",
-    )
-    synthetic: int = param(16, "Synthetic voices that talk along; they need eSpeak NG", low=0, high=40)
-    epochs: int = _count(20, "Times that the validation rooms are looked at")
-    steps: int = _count(150, "Steps between")
-    batch: int = _count(8, "Rooms a step, each made anew")
-    seconds: float = param(20.0, "Length of a room", "s", low=5.0, high=120.0)
-    learning_rate: float = _rate(2e-3)
-    weight_decay: float = _factor(0.01, "Of the optimizer")
-    averaging: float = _share(0.998, "Decay of the moving average of the weights, which is what is kept; 0: none")
-    voice_loss: float = _factor(0.25, "Weight of telling the voices apart, beside finding the turns")
-
-
-@dataclass(frozen=True)
-class VoiceprintRecipe(Schedule):
-    """The network that tells voices apart."""
+class EarsRecipe(Schedule):
+    """What both networks of the ears are trained with: recordings of people who speak alone."""
 
     corpora: str = param("ravdess,ased,nemo", "Corpora of speech, with commas between them")
     held_out: str = param(
         "ravdess/17,ravdess/18,ravdess/19,ravdess/20,nemo/TP0,nemo/WR0,ased/60,ased/61,ased/62,ased/63,ased/64,ased/65",
         "People (corpus/name) or corpora that are heard only in validation, with commas between them",
     )
-    synthetic: int = param(32, "Synthetic voices besides; they need eSpeak NG", low=0, high=40)
-    epochs: int = _count(12, "Times that the people who are held out are looked at")
-    steps: int = _count(150, "Steps between")
-    batch: int = _count(64, "Pieces of recordings a step")
+    steps: int = _count(150, "Steps between two looks at those who are held out")
     learning_rate: float = _rate(2e-3)
     weight_decay: float = _factor(0.01, "Of the optimizer")
+
+
+@dataclass(frozen=True)
+class SegmentationRecipe(EarsRecipe):
+    """The network that finds turns: rooms without end, made of recordings of single voices."""
+
+    synthetic: int = param(16, "Synthetic voices that talk along; they need eSpeak NG", low=0, high=40)
+    epochs: int = _count(20, "Times that the validation rooms are looked at")
+    batch: int = _count(8, "Rooms a step, each made anew")
+    seconds: float = param(20.0, "Length of a room", "s", low=5.0, high=120.0)
+    averaging: float = _share(0.998, "Decay of the moving average of the weights, which is what is kept; 0: none")
+    voice_loss: float = _factor(0.25, "Weight of telling the voices apart, beside finding the turns")
+
+
+@dataclass(frozen=True)
+class VoiceprintRecipe(EarsRecipe):
+    """The network that tells voices apart."""
+
+    synthetic: int = param(32, "Synthetic voices besides; they need eSpeak NG", low=0, high=40)
+    epochs: int = _count(12, "Times that the people who are held out are looked at")
+    batch: int = _count(64, "Pieces of recordings a step")
     averaging: float = _share(0.995, "Decay of the moving average of the weights, which is what is kept; 0: none")
     teacher_loss: float = _factor(3.0, "Weight of the distance from what CAM++ says")
     voice_loss: float = _factor(0.3, "Weight of knowing the people by name")

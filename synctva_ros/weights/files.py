@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from synctva_ros import weights as shipped
 
@@ -144,6 +144,24 @@ def check_tensors(folder: Path, tensors: Mapping[str, Tensor], wanted: Mapping[s
             )
         if not bool(torch.isfinite(given).all()):
             raise WeightsError(f"{path}: tensor {name!r} holds NaN or infinity: the training failed, train again")
+
+
+def halved(network: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a network in half precision, which is how those of our encoders and of the ears are stored."""
+    state = network.state_dict().items()
+    return {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state}
+
+
+def restore(folder: Path, network: nn.Module, halves: Mapping[str, Tensor]) -> None:
+    """Give a network the tensors of ``folder`` that :func:`halved` made, in single precision, ready for inference.
+
+    Raises:
+        WeightsError: they are not those of the network.
+    """
+    tensors = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in halves.items()}
+    check_tensors(folder, tensors, network.state_dict())
+    network.load_state_dict(tensors)
+    network.eval()
 
 
 def _load(path: Path, load: Callable[[Path], Any]) -> Any:

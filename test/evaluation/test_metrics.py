@@ -27,6 +27,7 @@ from synctva_ros.evaluation.metrics import (
     reliability,
     score,
     summarise,
+    verify,
 )
 from synctva_ros.events import FloatArray
 
@@ -413,3 +414,10 @@ def test_equal_error_rate_of_chance_is_a_half(seed: int) -> None:
     rng = np.random.default_rng(seed)
     same = rng.permutation(np.arange(4000) % 4 == 0)
     assert equal_error_rate(rng.random(4000, np.float32), same)[0] == pytest.approx(0.5, abs=0.07)
+
+
+def test_pairs_are_verified() -> None:
+    people = np.array([0, 0, 1, 1])
+    apart = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
+    assert verify(apart, people) == (0.0, 1.0)
+    assert verify(apart[[0, 2, 1, 3]], people)[0] >= 0.5

@@ -31,7 +31,7 @@ from synctva_ros.training.data.rooms import Room, Rooms
 from synctva_ros.training.loop import Task, fit, forget, seeded
 from synctva_ros.training.recipe import SegmentationRecipe, as_settings
 from synctva_ros.training.tasks.voice import named, read_clips
-from synctva_ros.weights.files import write
+from synctva_ros.weights.files import halved, write
 
 NAME = "segmentation-1"
 #: A change may be heard a frame or two off.
@@ -212,9 +212,6 @@ def train_segmentation(
         "epoch": epoch,
         "validation": figures,
     }
-    tensors = {
-        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in network.state_dict().items()
-    }
-    write(out, network.ARCHITECTURE, NAME, tensors, {"network": vars(network.config), "training": about})
+    write(out, network.ARCHITECTURE, NAME, halved(network), {"network": vars(network.config), "training": about})
     forget(out)
     return figures

@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy, linear, normalize
 
 from synctva_ros.encoders.campplus import CampPlusEncoder, fbank
 from synctva_ros.encoders.voiceprint import VoiceprintConfig, VoiceprintNetwork
-from synctva_ros.evaluation.metrics import equal_error_rate
+from synctva_ros.evaluation.metrics import verify
 from synctva_ros.events import SAMPLE_RATE, FloatArray
 from synctva_ros.training.data.protocol import IntArray
 from synctva_ros.training.data.registry import licence_of
@@ -33,7 +33,7 @@ from synctva_ros.training.loop import Task, fit, forget, seeded
 from synctva_ros.training.recipe import VoiceprintRecipe, as_settings
 from synctva_ros.training.tasks.segmentation import divide, synthetic_people
 from synctva_ros.training.tasks.voice import named
-from synctva_ros.weights.files import write
+from synctva_ros.weights.files import halved, write
 
 NAME = "voiceprint-1"
 SPEEDS = (0.88, 1.0, 1.14)
@@ -186,12 +186,6 @@ def at_speeds(people: Mapping[str, Sequence[FloatArray]], rng: np.random.Generat
     return played
 
 
-def verify(vectors: FloatArray, people: IntArray) -> tuple[float, float]:
-    """Equal error rate over all pairs of vectors of length 1 ``[n, width]`` of people ``[n]``, and its cosine."""
-    one, other = np.triu_indices(len(vectors), 1)
-    return equal_error_rate((vectors[one] * vectors[other]).sum(axis=1), people[one] == people[other])
-
-
 def _piece(sound: FloatArray, length: int, rng: np.random.Generator) -> FloatArray:
     """A piece of so many samples; what is shorter is said again."""
     sound = np.resize(sound, length) if len(sound) < length else sound
@@ -259,12 +253,8 @@ def train_voiceprint(
         "epoch": epoch,
         "validation": {"equal_error_rate": error},
     }
-    tensors = {
-        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in network.state_dict().items()
-    }
-    write(
-        out, network.ARCHITECTURE, NAME, tensors, {"network": asdict(network.config), "same": same, "training": about}
-    )
+    described = {"network": asdict(network.config), "same": same, "training": about}
+    write(out, network.ARCHITECTURE, NAME, halved(network), described)
     forget(out)
     (out / TEACHER).unlink(missing_ok=True)
     return error

@@ -15,7 +15,7 @@ from synctva_ros.events import SAMPLE_RATE, FloatArray
 from synctva_ros.training.loop import fit, seeded
 from synctva_ros.training.recipe import VoiceprintRecipe, read_recipe
 from synctva_ros.training.tasks import voiceprint as module
-from synctva_ros.training.tasks.voiceprint import SPEEDS, VoiceprintTask, at_speeds, teach, train_voiceprint, verify
+from synctva_ros.training.tasks.voiceprint import SPEEDS, VoiceprintTask, at_speeds, teach, train_voiceprint
 
 SMALL = {"epochs": 2, "steps": 4, "batch": 8, "averaging": 0.5, "synthetic": 0}
 
@@ -122,13 +122,6 @@ def test_what_is_written_is_an_encoder(tmp_path: Path, monkeypatch: pytest.Monke
     assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-5)
     assert not list((tmp_path / "out").glob("checkpoint*"))
     assert not list((tmp_path / "out").glob("teacher*"))
-
-
-def test_pairs_are_verified() -> None:
-    people = np.array([0, 0, 1, 1])
-    apart = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
-    assert verify(apart, people) == (0.0, 1.0)
-    assert verify(apart[[0, 2, 1, 3]], people)[0] >= 0.5
 
 
 def test_the_shipped_recipe_is_the_default() -> None:
