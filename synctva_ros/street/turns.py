@@ -87,6 +87,9 @@ class TurnsStage(Stage):
             self._spoken = time.monotonic()
             self._last = utterance if utterance.is_final else self._last
             yield utterance
+        if self._to_name and not self._endpointer.speaking:  # what was said is no utterance: the next one is not meant
+            self.log.warning(f"{self._to_name} is not enrolled: what was being said was no utterance")
+            self._to_name = ""
         if event.end_of_stream:
             yield EndOfStream(event.stream_id)
         self.succeeded()

@@ -126,6 +126,16 @@ def test_who_is_speaking_too_shortly_is_told(caplog: pytest.LogCaptureFixture) -
     assert ears.say(HIGH).person_id == ""  # not whoever speaks next
 
 
+def test_who_says_next_to_nothing_leaves_no_name_for_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    ears = Ears(min_duration=1.0)
+    moment = np.concatenate([np.zeros(RATE // 2, np.float32), voice(LOW, 0.5), np.zeros(RATE, np.float32)])
+    assert ears.hear(moment[: RATE // 2 + RATE // 4]) == []
+    assert ears.stage.enroll("ben") is None
+    assert ears.hear(moment[RATE // 2 + RATE // 4 :]) == []  # too short for an utterance
+    assert "ben is not enrolled: what was being said was no utterance" in caplog.text
+    assert ears.say(HIGH).person_id == ""
+
+
 def test_what_cannot_be_enrolled_or_forgotten_is_told() -> None:
     ears = Ears()
     with pytest.raises(ValueError, match="there is no utterance ''"):
