@@ -2,7 +2,8 @@
 
 A :class:`Task` says what is trained, on what, and how well it does; the loop does the rest: the steps, the schedule of
 the learning rate, the moving average of the weights, the choice of an epoch, early stopping, the log, and going on
-where an interruption was. The same seed gives the same bits on the same number of threads, interrupted or not.
+where an interruption was. The same seed gives the same bits on the same kind of processor and number of threads,
+interrupted or not.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from synctva_ros.training.recipe import Schedule, as_settings
 LOG = "log.csv"
 #: An epoch is judged by the mean over this many: validation sets are small, and one lucky epoch is no reason.
 SMOOTHED = 3
+#: What PyTorch calls the instructions for bfloat16, of x86 and of ARM processors.
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 class TrainingError(ValueError):
@@ -106,6 +109,12 @@ def read_log(path: Path) -> dict[str, list[float]]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return {name: [float(row[name]) for row in rows] for name in rows[0]} if rows else {}
+
+
+def half_precision() -> torch.autocast:
+    """Compute in bfloat16 where the processor can; others would emulate it, 15 times slower than in float32."""
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # an older PyTorch does not say
+    return torch.autocast("cpu", torch.bfloat16, enabled=any(able.get(name, False) for name in BFLOAT16))
 
 
 def seeded(seed: int) -> np.random.Generator:

@@ -17,7 +17,18 @@ from torch import Tensor, nn
 
 from synctva_ros.training import loop
 from synctva_ros.training.checkpoint import CHECKPOINT
-from synctva_ros.training.loop import LOG, Task, TrainingError, fit, forget, one_cycle, read_log, seeded, side_by_side
+from synctva_ros.training.loop import (
+    LOG,
+    Task,
+    TrainingError,
+    fit,
+    forget,
+    half_precision,
+    one_cycle,
+    read_log,
+    seeded,
+    side_by_side,
+)
 from synctva_ros.training.recipe import Schedule
 
 SCHEDULE = Schedule(epochs=5, batch=8, learning_rate=0.05, averaging=0.5)
@@ -254,3 +265,18 @@ def test_what_fails_in_another_process_is_said() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         list(side_by_side(works, [("1",), ("x",)], 2))
     assert loop.SMOOTHED == 3
+
+
+@pytest.mark.parametrize(("instructions", "is_half"), [({"avx2"}, False), ({"avx512_bf16"}, True), ({"bf16"}, True)])
+def test_half_precision_is_for_processors_that_compute_with_it(monkeypatch, instructions, is_half):
+    able = {name: name in instructions for name in ("avx2", "avx512_bf16", "amx_bf16", "bf16")}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    with half_precision():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if is_half else torch.float32)
+
+
+def test_a_pytorch_that_does_not_tell_its_processor_computes_in_full_precision(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    with half_precision():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32

@@ -25,7 +25,7 @@ from synctva_ros.events import EMOTIONS, FloatArray
 from synctva_ros.training.data.overlap import without_overlap
 from synctva_ros.training.data.protocol import Split
 from synctva_ros.training.data.registry import find_corpus, read_split
-from synctva_ros.training.loop import Task, fit, forget, seeded
+from synctva_ros.training.loop import Task, fit, forget, half_precision, seeded
 from synctva_ros.training.recipe import FaceRecipe, as_settings
 
 NAME = "face-expression-1"
@@ -97,7 +97,7 @@ class FaceTask(Task):
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Cross-entropy in half precision."""
         given, target = batch
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             logits = self.network(given.to(memory_format=torch.channels_last))
         return nn.functional.cross_entropy(logits.float(), target, label_smoothing=SMOOTHING)
 

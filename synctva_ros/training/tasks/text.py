@@ -29,7 +29,7 @@ from synctva_ros.events import EMOTIONS
 from synctva_ros.network.synctva import SyncTVA, SyncTVAConfig
 from synctva_ros.training.data.dialogues import Corpus, as_recognised, read_corpus
 from synctva_ros.training.data.protocol import IntArray
-from synctva_ros.training.loop import Task, fit, forget, seeded
+from synctva_ros.training.loop import Task, fit, forget, half_precision, seeded
 from synctva_ros.training.recipe import TextRecipe, as_settings
 from synctva_ros.training.tasks.dialogue import collate, erc_folder, prepare
 
@@ -94,7 +94,7 @@ class UtteranceTask(_TextTask):
 
     def loss(self, batch: Sequence[int]) -> Tensor:
         """Cross-entropy, rare classes heavier."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             vectors = self.encoder.pool([self.texts[row] for row in batch])
         return cross_entropy(self.heads(vectors.float()), self.labels[batch], weight=self.weight)
 
@@ -136,7 +136,7 @@ class SpokenTask(_TextTask):
         """Vectors ``[n, width]`` with gradients, computed in batches of similar length."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         size = self.recipe.utterances
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             parts = [
                 self.encoder.pool([texts[i] for i in order[first : first + size]]).float()
                 for first in range(0, len(order), size)

@@ -41,7 +41,7 @@ from synctva_ros.sources.media import MediaFile
 from synctva_ros.training.data.protocol import IntArray
 from synctva_ros.training.data.registry import licence_of, read_split
 from synctva_ros.training.data.voice_augmentation import Distortion, NoVoice
-from synctva_ros.training.loop import Task, fit, forget, seeded, side_by_side
+from synctva_ros.training.loop import Task, fit, forget, half_precision, seeded, side_by_side
 from synctva_ros.training.recipe import VoiceRecipe, as_settings
 
 NAME = "voice-emotion-1"
@@ -257,7 +257,7 @@ class SpectrumTask(Task):
     def loss(self, batch: tuple[Tensor, Tensor, Targets]) -> Tensor:
         """Cross-entropy in half precision."""
         mel, there, targets = batch
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             logits = self.network(mel.to(memory_format=torch.channels_last), there)
         return targets.loss(logits.float(), SMOOTHING)
 
