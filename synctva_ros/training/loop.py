@@ -113,7 +113,7 @@ def read_log(path: Path) -> dict[str, list[float]]:
 
 def half_precision() -> torch.autocast:
     """Compute in bfloat16 where the processor can; others would emulate it, 15 times slower than in float32."""
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # an older PyTorch does not say
+    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # an older PyTorch does not say
     return torch.autocast("cpu", torch.bfloat16, enabled=any(able.get(name, False) for name in BFLOAT16))
 
 
