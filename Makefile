@@ -25,7 +25,7 @@ demo: .venv/.demo
 # The command pytest, unlike `python -m pytest`, does not put the source folder on the path: what is tested is what
 # is installed.
 test: lint
-	.venv/bin/pytest
+	.venv/bin/pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/.test
 	.venv/bin/ruff check .

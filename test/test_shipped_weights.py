@@ -168,6 +168,7 @@ def test_a_drawn_face_is_no_crash(tmp_path: Path) -> None:
         assert sum(line["probabilities"]) == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.long
 @needs(RAVDESS)
 def test_the_voice_of_people_who_were_never_heard(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra train is not installed")

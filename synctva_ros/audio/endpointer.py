@@ -32,11 +32,11 @@ APART = 10  # frames: what is loud again later than this is something else
 VAD_HOLD = 10  # frames: the hang-over counts from the end of speech, at most this much before the detector's
 PAUSE_AFTER = 5  # frames without voice before which a pause is not believed
 SHORTEST_TURN = 40  # frames of a turn after which somebody else can be told from a wavering voice
-CHANGE = 0.35  # probability from which somebody else begins, where it is highest ...
+ALONE = 0.6  # probability from which somebody else begins, where it is highest ...
 CERTAIN = 10  # ... in so many frames
-ALONE = 0.6  # the same where nobody compares the voices before and after
-POSSIBLE = 0.1  # probability from which it is asked how alike the voices before and after are
+POSSIBLE = 0.1  # the same where the voices before and after are compared
 COMPARED = 300  # frames before a change that are compared with what came after
+AFTER = 60  # frames of speech after which it is: a turn is hardly ever shorter, and a piece of a voice tells nothing
 FRONT = 0.3  # mean probability of somebody in front below which an utterance is not given out
 TAIL = 15  # frames of silence given along after the end of speech, as far as the hang-over lets them be heard
 SPLIT_SEARCH = 2.0  # [s] an utterance that is too long is cut at the quietest place of its last seconds
@@ -82,8 +82,9 @@ class Endpointer:
         config: times and thresholds; they may be changed at any time.
         warn: called with one sentence for what a person should know.
         segmenter: hears where somebody else begins, and who is not in front; None: only pauses end an utterance.
-        alike: says of two pieces of sound ``[n]`` at 16 kHz by how much (in log odds) it speaks against somebody else
-            having begun how alike their voices are; None: the segmenter is believed.
+        is_another: whether of two pieces of sound ``[n]`` at 16 kHz, one after the other, the second is another
+            person's; asked, with the segmenter's probability, where it hears that somebody else may have begun. None:
+            the segmenter alone is believed.
 
     """
 
@@ -92,14 +93,14 @@ class Endpointer:
         config: Turns | None = None,
         warn: Callable[[str], None] = lambda sentence: None,
         segmenter: Segmenter | None = None,
-        alike: Callable[[FloatArray, FloatArray], float] | None = None,
+        is_another: Callable[[FloatArray, FloatArray, float], bool] | None = None,
     ) -> None:
         self.config = config or Turns()
         self.counters = EndpointerCounters()
         self._warn = warn
         self._detector: VoiceDetector = DETECTORS[self.config.detector](self.config)
         self._segmenter = segmenter
-        self._alike = alike
+        self._is_another = is_another
         self._gate: tuple[int, int | None] | None = None  # (from, to) [ns]
         self._stream: SampleStream | None = None
         self._count = 0  # of all streams: a stream that is taken up again must not use an id again
@@ -277,28 +278,25 @@ class Endpointer:
         first = self._start + SHORTEST_TURN
         said = np.array([frame.change for frame in self._frames[first:]])
         said = said[: len(said) - int(np.isnan(said).sum())]
-        needed = ALONE if self._alike is None else POSSIBLE
+        needed = ALONE if self._is_another is None else POSSIBLE
         if len(said) <= CERTAIN or said[:-CERTAIN].max() < needed:
             return None
         at = int(np.argmax(said[:-CERTAIN] >= needed))
-        peak = at + int(np.argmax(said[at : at + CERTAIN]))
-        if self._goes_on(first + peak):
-            self.counters.same_voice += 1
-            for frame in self._frames[first + at : first + at + 2 * CERTAIN]:
-                frame.change = 0.0
+        change = first + at + int(np.argmax(said[at : at + CERTAIN]))
+        if self._is_another is None:
+            return change
+        if self._last_voiced - change < AFTER:
             return None
-        return first + peak
-
-    def _goes_on(self, at: int) -> bool:
-        """Whether the voice before a frame is rather the one after it, all in all."""
-        if self._alike is None:
-            return False
-        assert self._start is not None
         before, after = (
             np.concatenate([frame.samples for frame in frames])
-            for frames in (self._frames[max(self._start, at - COMPARED) : at], self._frames[at:])
+            for frames in (self._frames[max(self._start, change - COMPARED) : change], self._frames[change:])
         )
-        return _log_odds(self._frames[at].change) < _log_odds(CHANGE) + self._alike(before, after)
+        if self._is_another(before, after, self._frames[change].change):
+            return change
+        self.counters.same_voice += 1
+        for frame in self._frames[first + at : first + at + 2 * CERTAIN]:
+            frame.change = 0.0
+        return None
 
     def _cut_at(self, at: int | None) -> list[Utterance]:
         """End the utterance before a frame, where somebody else begins."""
@@ -508,7 +506,3 @@ def _reach(loud: NDArray[np.bool_]) -> int:
             break
         reach = frame + 1
     return reach
-
-
-def _log_odds(probability: float) -> float:
-    return math.log(max(probability, 1e-6) / max(1.0 - probability, 1e-6))

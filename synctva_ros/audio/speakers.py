@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,11 @@ UNSTEADY = 0.15
 #: People take turns: so much less alike is the voice of the utterance before, and so much where it was heard that
 #: somebody else began.
 TURN, CHANGED = 0.05, 0.1
+#: Probability of a change, as the segmenter hears it, at which the voices alone decide; what each unit of log odds
+#: above it is worth in cosine.
+CHANGE, WORTH = 0.35, 0.1
+#: Who has spoken in one of so many last utterances is there.
+PRESENT = 16
 #: Speech that is shorter does not make a new voice, and does not change a known one [s].
 NEW = 0.6
 #: More speech than this makes a vector no better [s].
@@ -123,6 +129,23 @@ class Speakers:
         voice.vector = voice.vector + spoken.vector * min(spoken.seconds, ENOUGH)
         voice.seconds += spoken.seconds
         return self._join(voice)
+
+    def is_another(self, before: FloatArray, after: FloatArray, probability: float) -> bool:
+        """Whether of two pieces of sound, one after the other, the second is another person's.
+
+        It is if its voice is less like the first than ``same``, or than like somebody else's who is there; the surer it
+        is without the voices, the more alike they may be.
+
+        Args:
+            before: vector of the first piece ``[width]``.
+            after: vector of the second, of at least half a second.
+            probability: that somebody else begins, by what else is known.
+        """
+        there = [voice.vector for voice in self.voices if 0 <= self._heard - voice.heard < PRESENT]
+        spoke = int(np.argmax([_cosine(vector, before) for vector in there])) if there else -1
+        others = [_cosine(vector, after) for n, vector in enumerate(there) if n != spoke]
+        surer = _log_odds(probability) - _log_odds(CHANGE)
+        return _cosine(before, after) < max([self.same, *others]) + WORTH * surer
 
     def enroll(self, speaker_id: str, name: str) -> Voice:
         """Give the person with this voice a name.
@@ -239,3 +262,7 @@ class Speakers:
 def _cosine(one: FloatArray, other: FloatArray) -> float:
     length = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float(one @ other) / length if length else 0.0
+
+
+def _log_odds(probability: float) -> float:
+    return math.log(max(probability, 1e-6) / max(1.0 - probability, 1e-6))

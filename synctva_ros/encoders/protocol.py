@@ -49,13 +49,6 @@ class SpeakerEncoder(AudioEncoder, Protocol):
     def same(self) -> float:
         """Cosine from which two utterances of some seconds are rather of one person than of two."""
 
-    @property
-    def sharpness(self) -> float:
-        """What a cosine above ``same`` says for one voice where only half a second of the second utterance is there.
-
-        In log odds per unit; 0: so short a piece says nothing.
-        """
-
 
 class FaceEncoder(Encoder, Protocol):
     """Encodes images of faces."""

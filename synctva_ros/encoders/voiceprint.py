@@ -113,8 +113,6 @@ class VoiceprintEncoder:
     """
 
     modality: ClassVar[str] = "speaker"
-    #: See :class:`.protocol.SpeakerEncoder`.
-    sharpness: ClassVar[float] = 5.0
 
     def __init__(self, weights: str = "") -> None:
         folder = locate(weights or VOICEPRINT)

@@ -64,7 +64,7 @@ class TurnsStage(Stage):
         self._to_name = ""  # the person who is speaking
         self._ahead: tuple[Utterance, Spoken | None] | None = None  # what was encoded in the pause
         self._endpointer = Endpointer(
-            config, log.warning, create_segmenter(config), self._how_alike if encoder and encoder.sharpness else None
+            config, log.warning, create_segmenter(config), self._is_another if encoder else None
         )
         self._heard = (0, 0.0)  # time at the source just after the newest sample [ns], and when it came [s]
         self._has_ended = True
@@ -102,13 +102,11 @@ class TurnsStage(Stage):
         """What is being said, as far as it was heard."""
         yield from map(self._spoken_by, self._endpointer.flush())
 
-    def _how_alike(self, before: FloatArray, after: FloatArray) -> float:
-        """By how much it speaks against somebody else having begun how alike two pieces of sound are [log odds]."""
+    def _is_another(self, before: FloatArray, after: FloatArray, probability: float) -> bool:
+        """Whether of two pieces of sound the second is another person's; not if the encoder cannot tell."""
         assert self._encoder is not None
         one, other = (self._encoder.encode(sound, SAMPLE_RATE) for sound in (before, after))
-        if one is None or other is None:
-            return 0.0
-        return self._encoder.sharpness * (float(one @ other) - self._encoder.same)
+        return one is not None and other is not None and self.speakers.is_another(one, other, probability)
 
     def enroll(self, name: str, speaker_id: str = "", utterance_id: str = "") -> Voice | None:
         """Name the person with a voice, or who spoke an utterance; neither: who speaks now, or else spoke last.

@@ -76,9 +76,9 @@ def conversation(voices, gaps, start=1.0):
     return sound.astype(np.float32), spans
 
 
-def follow(sound, segmenter, alike=None, **config):
+def follow(sound, segmenter, is_another=None, **config):
     """What is given out, each with the time when it was [s]."""
-    endpointer = Endpointer(Turns(**config), segmenter=segmenter, alike=alike)
+    endpointer = Endpointer(Turns(**config), segmenter=segmenter, is_another=is_another)
     told = []
     for number, first in enumerate(range(0, len(sound), 480)):
         stamp = first * NANOSECONDS // SAMPLE_RATE
@@ -136,20 +136,31 @@ def test_a_voice_that_plainly_goes_on_is_not_cut(voices):
     sound, spans = conversation(voices[:4], [0.1] * 3)
     asked = []
 
-    def alike(before, after):
+    def is_another(before, after, probability):
         asked.append((before, after))
-        return 20.0 if len(asked) == 2 else -20.0
+        assert probability > 0.5
+        return len(asked) != 2
 
-    told, endpointer = follow(sound, Known(spans, len(sound) / SAMPLE_RATE), alike)
+    told, endpointer = follow(sound, Known(spans, len(sound) / SAMPLE_RATE), is_another)
     found = final(told)
     assert [one.ended_by for one in found] == [EndedBy.SPEAKER] * 2 + [EndedBy.PAUSE]
     assert [one.stream_start for one in found] == pytest.approx([spans[n][0] for n in (0, 1, 3)], abs=0.05)
     assert endpointer.counters.same_voice == 1
     assert len(asked) == 3  # and no second time
     for (before, after), voice in zip(asked[:1], voices, strict=False):
-        # What was said before the change, and half a second from it on.
+        # What was said before the change, and 0.6 s from it on.
         assert len(before) == pytest.approx(len(voice) + 0.1 * SAMPLE_RATE, abs=0.1 * SAMPLE_RATE)
-        assert 0.45 * SAMPLE_RATE <= len(after) <= 0.6 * SAMPLE_RATE
+        assert 0.6 * SAMPLE_RATE <= len(after) <= 0.7 * SAMPLE_RATE
+
+
+def test_what_is_too_short_for_a_turn_stays_with_whoever_spoke_before(voices):
+    """The last word of a sentence, when the voice falls, is what is most often taken for somebody else's."""
+    sound, spans = conversation(voices[:1], [])
+    first, end, _ = spans[0]
+    heard = [(first, end - 0.5, 0), (end - 0.5, end, 1)]
+    told, _ = follow(sound, Known(heard, len(sound) / SAMPLE_RATE), lambda before, after, probability: True)
+    assert [one.ended_by for one in final(told)] == [EndedBy.PAUSE]
+    assert final(told)[0].stream_end == pytest.approx(end, abs=0.05)
 
 
 def test_a_voice_behind_is_no_utterance_and_keeps_none_open(voices):

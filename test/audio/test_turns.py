@@ -202,7 +202,7 @@ def test_speech_that_is_too_quiet_or_clipped(monkeypatch, sound, gain, sentence)
 class Pitches:
     """Tells voices apart by the words of the truth: the vector of an utterance is that of the turn that it is of."""
 
-    modality, name, width, same, sharpness = "speaker", "pitches-1", 8, 0.3, 0.0
+    modality, name, width, same = "speaker", "pitches-1", 8, 0.3
 
     def __init__(self):
         self.lengths = []

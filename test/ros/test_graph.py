@@ -283,10 +283,10 @@ def test_what_is_done_ahead_changes_nothing():
     seen = {}
     for ahead in (False, True):
         utterance = {"speculate": ahead, "provisional_interval": 0.5 if ahead else 0.0}
-        seen[ahead] = drive({"utterance": utterance}, dialogue_chunks(6))
-    assert [message.text for message in seen[True]["emotion"]] == [turn["text"] for turn in SCRIPT[:6]]
+        seen[ahead] = drive({"utterance": utterance}, dialogue_chunks(3))
+    assert [message.text for message in seen[True]["emotion"]] == [turn["text"] for turn in SCRIPT[:3]]
     for topic in ("utterance", "transcript", "features", "emotion"):
-        assert len(seen[True][topic]) == len(seen[False][topic]) == 6
+        assert len(seen[True][topic]) == len(seen[False][topic]) == 3
     for ahead, plain in zip(seen[True]["emotion"], seen[False]["emotion"], strict=True):
         assert (ahead.text, ahead.label, ahead.status, ahead.turn) == (
             plain.text,

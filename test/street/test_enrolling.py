@@ -30,7 +30,7 @@ def voice(pitch: float, seconds: float) -> FloatArray:
 class ByPitch:
     """Tells voices apart by their pitch alone."""
 
-    modality, name, width, same, sharpness = "speaker", "pitch", 2, 0.3, 0.0
+    modality, name, width, same = "speaker", "pitch", 2, 0.3
 
     def __init__(self, weights: str = "") -> None:
         self.asked = 0

@@ -55,7 +55,7 @@ def inputs(folder: Path) -> dict[str, BadInput]:
         return {Path(row["file"]).stem: BadInput(**row) for row in csv.DictReader(file)}
 
 
-@pytest.fixture(scope="module", params=[HAAR, "yunet"])
+@pytest.fixture(scope="module", params=[pytest.param(HAAR, marks=pytest.mark.long), "yunet"])
 def said(request: pytest.FixtureRequest, folder: Path, inputs: dict[str, BadInput]) -> Answers:
     """The utterances by name of the input, and the warnings."""
     detector: Any = HAAR
