@@ -35,7 +35,8 @@ lint: .venv/.test
 test-jazzy: .venv-jazzy/.test
 	.venv-jazzy/bin/pytest test/test_install.py test/ros/test_graph.py
 
-.venv/.test .venv-jazzy/.test: EXTRAS = [train,test]
+.venv/.demo: EXTRAS = [words]
+.venv/.test .venv-jazzy/.test: EXTRAS = [train,test,words]
 .venv-jazzy/.test: export ROS_DISTRO = jazzy
 
 .venv/.demo .venv/.test .venv-jazzy/.test: $(SOURCES)

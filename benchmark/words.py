@@ -82,7 +82,8 @@ def measure(name: str, args: argparse.Namespace, sounds: dict[str, FloatArray]) 
 
     before, began = psutil.Process().memory_info().rss, time.perf_counter()
     model = str(DEMO_WHISPER) if name == "demo" else name
-    recogniser = Transcriber(Words(model=model, threads=args.threads, language=args.language), print, print)
+    config = Words(model=model, threads=args.threads, language=args.language, min_rms=0.0)
+    recogniser = Transcriber(config, print, print)
     if not recogniser.model_id:
         return
     loaded = time.perf_counter() - began

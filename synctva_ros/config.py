@@ -224,7 +224,11 @@ class Turns(NodeConfig):
 class Words(NodeConfig):
     """Parameters of the node ``transcriber``: the speech recogniser."""
 
-    model: str = param("base.en", "Folder or name of a faster-whisper model; empty for no words")
+    model: str = param(
+        "base.en",
+        "Folder or name of a faster-whisper model; if it is not on this machine, for English the tiny.en that a "
+        "package carries takes its place; empty for no words",
+    )
     download: bool = param(False, "Fetch a model that is not on this machine when configured")
     device: str = param("auto", "Where Whisper runs; auto takes CUDA if it works", choices=("auto", "cpu", "cuda"))
     compute_type: str = param(
@@ -240,7 +244,7 @@ class Words(NodeConfig):
         0.6, "Above this no-speech probability there are no words", low=0.0, high=1.0, live=True
     )
     logprob_threshold: float = param(
-        -1.0, "Words with a lower mean log-probability are dropped", low=-10.0, high=0.0, live=True
+        -0.7, "Words with a lower mean log-probability are dropped", low=-10.0, high=0.0, live=True
     )
     queue_size: int = param(64, "Utterances that may wait; what comes then goes on without words", low=1, high=1000)
 

@@ -18,6 +18,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 
 from synctva_ros import msg
 from synctva_ros.config import Overrides
@@ -129,6 +130,7 @@ class Graph:
         turns = self.nodes["utterance"]
         assert isinstance(turns, StageNode)
         turns.watchers.append(self._watch)
+        self._is_over: Future[None] = Future()
         self._spinners = [
             threading.Thread(target=self._spin, args=(executor,), name=f"{name} executor", daemon=True)
             for name, executor in self._executors.items()
@@ -181,12 +183,14 @@ class Graph:
 
     def stop(self) -> None:
         """Take everything down."""
-        # First the executors: they must not wait on what the nodes are about to destroy.
-        for executor in self._executors.values():
-            executor.shutdown()
+        # First the threads, then their executors, then the nodes: rclpy's shutdown does not wait for a callback that is
+        # running, and takes from under it what it still needs.
+        self._is_over.set_result(None)
         for spinner in self._spinners:
             if spinner.is_alive():
                 spinner.join()
+        for executor in self._executors.values():
+            executor.shutdown()
         for node in reversed(self.nodes.values()):
             node.shut_down()
         for node in self.nodes.values():
@@ -201,7 +205,7 @@ class Graph:
 
     def _spin(self, executor: SingleThreadedExecutor) -> None:
         with contextlib.suppress(rclpy.executors.ExternalShutdownException):
-            executor.spin()
+            executor.spin_until_future_complete(self._is_over)
 
     def _watch(self, event: Any) -> None:
         """On the thread of the end-pointer's node."""

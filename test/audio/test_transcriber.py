@@ -423,8 +423,8 @@ def test_words_are_given_on_with_the_recognisers_figures(stub, monkeypatch):
     [
         ([segment(no_speech=0.59)], TranscriptStatus.OK),
         ([segment(no_speech=0.61)], TranscriptStatus.SILENCE),
-        ([segment(logprob=-0.99)], TranscriptStatus.OK),
-        ([segment(logprob=-1.01)], TranscriptStatus.UNRELIABLE),
+        ([segment(logprob=-0.69)], TranscriptStatus.OK),
+        ([segment(logprob=-0.71)], TranscriptStatus.UNRELIABLE),
         ([segment(ratio=2.39)], TranscriptStatus.OK),
         ([segment(ratio=2.41)], TranscriptStatus.UNRELIABLE),
         ([segment(), segment(ratio=5.0)], TranscriptStatus.UNRELIABLE),

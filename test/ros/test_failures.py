@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from harness import ORIGIN, SCRIPT, WHISPER, finals, until, utterances
+from rclpy.executors import SingleThreadedExecutor
 
 from synctva_ros import msg
 from synctva_ros.audio.transcriber import Transcriber
@@ -21,6 +22,7 @@ from synctva_ros.encoders.text import TextEncoder
 from synctva_ros.events import NANOSECONDS, Features, Image, Modality, Transcript, TranscriptStatus
 from synctva_ros.network.rolling import RollingDialogue
 from synctva_ros.ros.convert import image_to_msg, to_msg
+from synctva_ros.ros.graph import Graph
 from synctva_ros.street.inbox import Inbox
 
 
@@ -226,3 +228,25 @@ def test_when_more_wait_than_there_is_room_for_each_is_answered_in_order(
     assert [is_worked_on(message) for message in found] == [True] * 3 + [False] * 3
     assert lab.diagnosed(name, 2) == "utterances come faster than they are worked on"
     assert lab.observer.diagnostics[name][1]["shed"] == "3"
+
+
+def test_nothing_spins_any_more_when_the_executors_are_shut_down(monkeypatch):
+    """Rclpy's shutdown takes from under a thread that spins what it needs; now and then that was a traceback."""
+    spinning = []
+    shutdown = SingleThreadedExecutor.shutdown
+
+    def watched(executor, *given):
+        spinning.extend(thread.name for thread in threading.enumerate() if thread.name.endswith(" executor"))
+        return shutdown(executor, *given)
+
+    monkeypatch.setattr(SingleThreadedExecutor, "shutdown", watched)
+    graph = Graph({"utterance": {"segmenter": "none", "speaker_encoder": ""}}, None, lambda emotion: None)
+    called = threading.Event()
+    try:
+        graph.start()
+        graph.nodes["utterance"].create_timer(0.01, called.set)
+        until(called.is_set, "a callback")
+        assert any(thread.name == "utterance executor" for thread in threading.enumerate())
+    finally:
+        graph.stop()
+    assert spinning == []
