@@ -24,7 +24,7 @@ UNSTEADY = 0.15
 TURN, CHANGED = 0.05, 0.1
 #: Probability of a change, as the segmenter hears it, at which the voices alone decide; what each unit of log odds
 #: above it is worth in cosine.
-CHANGE, WORTH = 0.35, 0.1
+CHANGE, WORTH = 0.3, 0.1
 #: Who has spoken in one of so many last utterances is there.
 PRESENT = 16
 #: Speech that is shorter does not make a new voice, and does not change a known one [s].

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synctva_ros.audio.speakers import MOST, NOBODY, PRESENT, UNSTEADY, Speakers, Spoken
+from synctva_ros.audio.speakers import CHANGE, MOST, NOBODY, PRESENT, UNSTEADY, Speakers, Spoken
 from synctva_ros.events import FloatArray
 
 WIDTH = 64
@@ -175,7 +175,7 @@ def test_a_stranger_is_another_and_whoever_spoke_is_not(probability: float, seed
 def test_the_surer_somebody_else_began_the_more_alike_the_voices_may_be() -> None:
     one = person(0) / np.linalg.norm(person(0))
     other = 0.4 * one + np.sqrt(1 - 0.4**2) * person(1) / np.linalg.norm(person(1))
-    answers = [Speakers(0.3).is_another(one, other, probability) for probability in (0.1, 0.35, 0.5, 0.8, 0.95)]
+    answers = [Speakers(0.3).is_another(one, other, probability) for probability in (0.1, CHANGE, 0.4, 0.8, 0.95)]
     assert answers == [False, False, False, True, True]
 
 
@@ -185,9 +185,9 @@ def test_whoever_is_there_is_another_who_is_more_like_the_second_voice() -> None
     other = np.asarray(0.5 * one + np.sqrt(1 - 0.5**2) * friend, np.float32)
     speakers = Speakers(0.3)
     speakers.hear(Spoken(one, 2.0))
-    assert not speakers.is_another(one, other, 0.35)
+    assert not speakers.is_another(one, other, CHANGE)
     speakers.hear(Spoken(friend, 2.0))
-    assert speakers.is_another(one, other, 0.35)
+    assert speakers.is_another(one, other, CHANGE)
     for _ in range(PRESENT):
         speakers.hear(Spoken(one, 2.0))
-    assert not speakers.is_another(one, other, 0.35)  # the friend has left
+    assert not speakers.is_another(one, other, CHANGE)  # the friend has left
