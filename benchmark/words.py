@@ -101,11 +101,8 @@ def measure(name: str, args: argparse.Namespace, sounds: dict[str, FloatArray]) 
         for piece in np.array_split(sound, max(1, round(len(sound) / SAMPLE_RATE / PIECE))):
             minutes += len(piece) / SAMPLE_RATE / 60
             said = recogniser.transcribe(utterance(piece))
-            invented += (
-                [f"{kind}: {said.text} ({said.average_logprob:.2f}, {said.no_speech_probability:.2f})"]
-                if said.text
-                else []
-            )
+            if said.text:
+                invented.append(f"{kind}: {said.text} ({said.average_logprob:.2f})")
     print(f"  invented {len(invented) / minutes:.1f} per minute: {'; '.join(invented)}")
     speech = np.concatenate([read(path) for kind, path, _ in clips(args.data, 1) if kind == "speech_text"])
     for seconds in LENGTHS:

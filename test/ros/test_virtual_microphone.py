@@ -1,4 +1,4 @@
-"""The demo dialogue through a virtual microphone: PulseAudio null sink → sounddevice → the whole graph."""
+"""The demo's first turns through a virtual microphone: PulseAudio null sink → sounddevice → the whole graph."""
 
 import json
 import os
