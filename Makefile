@@ -36,7 +36,7 @@ test-jazzy: .venv-jazzy/.test
 	.venv-jazzy/bin/pytest test/test_install.py test/ros/test_graph.py
 
 .venv/.demo: EXTRAS = [words]
-.venv/.test .venv-jazzy/.test: EXTRAS = [train,test,words]
+.venv/.test .venv-jazzy/.test: EXTRAS = [train,test,words,moonshine]
 .venv-jazzy/.test: export ROS_DISTRO = jazzy
 
 .venv/.demo .venv/.test .venv-jazzy/.test: $(SOURCES)

@@ -226,8 +226,8 @@ class Words(NodeConfig):
 
     model: str = param(
         "base.en",
-        "Folder or name of a faster-whisper model; if it is not on this machine, for English the tiny.en that a "
-        "package carries takes its place; empty for no words",
+        "moonshine-tiny.en, or folder or name of a faster-whisper model; if that is not on this machine, for English "
+        "what a package carries takes its place; empty for no words",
     )
     download: bool = param(False, "Fetch a model that is not on this machine when configured")
     device: str = param("auto", "Where Whisper runs; auto takes CUDA if it works", choices=("auto", "cpu", "cuda"))
@@ -236,7 +236,7 @@ class Words(NodeConfig):
         "Arithmetic; auto takes the fastest that the device supports",
         choices=("auto", "int8", "int8_float32", "int8_float16", "float16", "bfloat16", "float32"),
     )
-    threads: int = param(0, "CPU threads of Whisper; 0 for half of the cores, at most 4", low=0, high=64)
+    threads: int = param(0, "CPU threads of the recogniser; 0 for half of the cores, at most 4", low=0, high=64)
     language: str = param("", "ISO 639-1 code of the language; empty to detect it")
     beam_size: int = param(1, "Hypotheses kept while decoding; 1 is fastest", low=1, high=10, live=True)
     min_rms: float = param(0.001, "A quieter utterance has no words (full scale 1)", low=0.0, high=0.5, live=True)
@@ -244,7 +244,12 @@ class Words(NodeConfig):
         0.6, "Above this no-speech probability there are no words", low=0.0, high=1.0, live=True
     )
     logprob_threshold: float = param(
-        -0.7, "Words with a lower mean log-probability are dropped", low=-10.0, high=0.0, live=True
+        0.0,
+        "Words with a lower mean log-probability are dropped; 0: lower than suits the recogniser (Whisper -0.7, "
+        "Moonshine -0.5)",
+        low=-10.0,
+        high=0.0,
+        live=True,
     )
     queue_size: int = param(64, "Utterances that may wait; what comes then goes on without words", low=1, high=1000)
 

