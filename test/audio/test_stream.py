@@ -54,7 +54,7 @@ def joined(runs):
     """The samples of all runs, which must follow one another without hole or overlap."""
     for before, after in pairwise(runs):
         assert after.position == before.position + len(before.samples)
-    return np.concatenate([run.samples for run in runs])
+    return np.concatenate([np.zeros(0, np.float32), *(run.samples for run in runs)])
 
 
 # --- order
