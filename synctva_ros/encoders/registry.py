@@ -17,6 +17,7 @@ _PROTOCOLS["speaker"] = SpeakerEncoder
 _OURS = {
     "sentence": "synctva_ros.encoders.text:TextEncoder",
     "voice": "synctva_ros.encoders.audio:AudioEncoder",
+    "voice-states": "synctva_ros.encoders.voice_states:VoiceStatesEncoder",
     "expression": "synctva_ros.encoders.face:FaceEncoder",
     "voiceprint": "synctva_ros.encoders.voiceprint:VoiceprintEncoder",
     "campplus": "synctva_ros.encoders.campplus:CampPlusEncoder",

@@ -112,6 +112,21 @@ class VoiceRecipe(Schedule):
 
 
 @dataclass(frozen=True)
+class VoiceStatesRecipe(Schedule):
+    """The voice encoder on a recogniser's layers: a member without each corpus, and one without each fold of people."""
+
+    corpora: str = param("ravdess,emovo,ased,nemo", "Corpora of speech, with commas between them")
+    folds: int = _count(5, "Into how many the speakers are divided", low=2)
+    copies: int = _count(3, "Distorted copies of each clip", low=0)
+    clean: float = _share(0.1, "How often a clip is as it was recorded, and no copy")
+    strangers: float = _share(0.4, "How often nothing is known of the person")
+    epochs: int = _count(8, "Passes over the clips for each member")
+    batch: int = _count(256, "Clips a step")
+    learning_rate: float = _rate(3e-3)
+    weight_decay: float = _factor(0.1, "Of the optimizer")
+
+
+@dataclass(frozen=True)
 class FaceRecipe(Schedule):
     """The face encoder."""
 
@@ -182,6 +197,7 @@ KINDS: dict[str, type[Schedule]] = {
     "dialogue": Recipe,
     "robot": RobotRecipe,
     "voice": VoiceRecipe,
+    "voice-states": VoiceStatesRecipe,
     "face": FaceRecipe,
     "text": TextRecipe,
     "segmentation": SegmentationRecipe,

