@@ -112,6 +112,13 @@ def _add_recognize(commands: Any) -> None:
         help="CSV with the columns file and text: the words of the files; of several utterances the longest gets them",
     )
     recognize.add_argument(
+        "--speakers",
+        metavar="FILE",
+        type=Path,
+        help="CSV with the columns file and speaker: who alone speaks in the files, in the order in which they were "
+        "said; the voice encoder voice-states learns from file to file how they usually speak",
+    )
+    recognize.add_argument(
         "--whisper",
         metavar="MODEL",
         default="",

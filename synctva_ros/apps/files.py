@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,16 @@ def recognize(arguments: argparse.Namespace) -> int:
     if not found.files:
         raise Failure(f"there are no media files or pictures in {', '.join(map(shown, arguments.paths))}")
     texts: dict[Path, str] = {}
-    if arguments.transcripts is not None:
-        from synctva_ros.apps.recognize import read_transcripts
+    people: dict[Path, str] = {}
+    for option, table, column, said in (
+        ("--transcripts", arguments.transcripts, "text", texts),
+        ("--speakers", arguments.speakers, "speaker", people),
+    ):
+        if table is not None:
+            from synctva_ros.apps.recognize import read_column
 
-        check_file(arguments.transcripts, "--transcripts")
-        texts = read_transcripts(arguments.transcripts, list(found.files), say)
+            check_file(table, option)
+            said.update(read_column(table, column, list(found.files), say))
     if not any(path.exists() for path in found.files):
         missing = ", ".join(map(shown, found.files))
         raise Failure(f"{missing}: there is no such file")  # before the models are loaded for it
@@ -86,9 +91,9 @@ def recognize(arguments: argparse.Namespace) -> int:
                 disable=not errors.is_terminal,
             )
         )
-        for path in bar.track(found.files, description="files"):
+        for path in bar.track(_in_order(found.files, people), description="files"):
             try:
-                for emotion in recognizer.recognize(path, texts.get(path)):
+                for emotion in recognizer.recognize(path, texts.get(path), people.get(path, "")):
                     if arguments.plot is not None:
                         emotions.append(emotion)
                     if file is not None:
@@ -118,6 +123,12 @@ def recognize(arguments: argparse.Namespace) -> int:
         with writing(arguments.plot):
             draw_timeline(emotions, arguments.plot)
     return 1 if unread else 0
+
+
+def _in_order(files: Sequence[Path], people: Mapping[Path, str]) -> list[Path]:
+    """The files of people in the order of their table, which is that in which they spoke, and then the others."""
+    known = set(files)
+    return [*(file for file in people if file in known), *(file for file in files if file not in people)]
 
 
 def _planned(arguments: argparse.Namespace, say: Callable[[str], None]) -> tuple[str, Overrides]:

@@ -47,7 +47,7 @@ class Recognizer:
         self._warn = warn
         self._player = Player(modalities, overrides or {}, log, warn)
 
-    def recognize(self, path: Path, text: str | None = None) -> Iterator[dict[str, Any]]:
+    def recognize(self, path: Path, text: str | None = None, person: str = "") -> Iterator[dict[str, Any]]:
         """Estimate the utterances of a file, which is a dialogue of its own.
 
         A still image is an utterance of the face alone, and so is a whole clip with images but without speech. Where
@@ -56,6 +56,7 @@ class Recognizer:
         Args:
             path: media file or image.
             text: its words; of several utterances the longest gets them. Whisper is not asked then.
+            person: name of the only person who speaks in it: what is usual for them goes on from file to file.
 
         Yields:
             For each utterance the fields of ``Emotion`` as JSON knows them, and ``file``. Times count from the start of
@@ -65,7 +66,7 @@ class Recognizer:
             SourceError: there is no such file, or it cannot be read.
         """
         features: Features | None = None
-        for event in self._player.play(path, text):
+        for event in self._player.play(path, text, person):
             if isinstance(event, Features):
                 features = event
             elif isinstance(event, Emotion) and features is not None:
@@ -86,20 +87,21 @@ class Recognizer:
             self._warn(f"{shown(path)}: no speech is found in it")
 
 
-def read_transcripts(table: Path, files: list[Path], warn: Callable[[str], None]) -> dict[Path, str]:
-    """The words of the files in a CSV table with the columns ``file`` and ``text``.
+def read_column(table: Path, column: str, files: list[Path], warn: Callable[[str], None]) -> dict[Path, str]:
+    """What a CSV table with the columns ``file`` and ``column`` says of the files.
 
     A row names a file by its path or the end of it, such as its path in the folder, or its name alone.
 
     Args:
         table: the CSV file.
+        column: such as "text".
         files: those that may be meant.
         warn: called with one sentence for a row that means none of them.
 
     Raises:
         ValueError: the table is malformed, or a row may mean several files.
     """
-    rows = read_table(table, "text")
+    rows = read_table(table, column)
     named = {shown(file): file for file in files}
     try:
         meant = match_files(rows, list(named))

@@ -7,7 +7,7 @@ means its own. See ``docs/encoders.md`` for how to write one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from synctva_ros.events import FloatArray, ImageArray
 
@@ -40,6 +40,26 @@ class AudioEncoder(Encoder, Protocol):
 
     def encode(self, samples: FloatArray, sample_rate: int) -> FloatArray | None:
         """Vector ``[width]`` of mono sound ``[n]``; None when there is nothing to hear."""
+
+
+@runtime_checkable
+class PersonalAudioEncoder(AudioEncoder, Protocol):
+    """An encoder of voices that makes more of an utterance when it knows how the person usually speaks.
+
+    Its ``encode`` is that of a stranger.
+    """
+
+    def describe(self, samples: FloatArray, sample_rate: int) -> FloatArray | None:
+        """The slow part ``[m]``, whoever speaks; None when there is nothing to hear."""
+
+    def stranger(self) -> Any:
+        """What is known of somebody who has not been heard before: little, and no more with the years."""
+
+    def judge(self, told: FloatArray, usual: Any) -> FloatArray:
+        """Vector ``[width]`` of what :meth:`describe` gave, of somebody of whom so much is known."""
+
+    def remember(self, told: FloatArray, usual: Any) -> None:
+        """Let it count for what is known of the person."""
 
 
 class SpeakerEncoder(AudioEncoder, Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -92,6 +93,7 @@ class TextEncoder:
         self.name = self.base if adapter is None else f"{self.base}+{add_adapter(self.model, adapter, self.base)}"
         self._device = torch.device(device)
         self.model.to(self._device).eval()
+        self._tokenizing = threading.Lock()
         self.width: int = len(self.layers) * int(self.model.config.hidden_size)
         self._max_tokens = _max_tokens(folder, self.tokenizer.model_max_length)
 
@@ -108,7 +110,8 @@ class TextEncoder:
         vectors = np.zeros((len(texts), self.width), np.float32)
         order = list(range(len(texts)))
         if len(order) > _BATCH:  # those as long as each other share a batch, so that little is computed on padding
-            tokens = self.tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"]
+            with self._tokenizing:
+                tokens = self.tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"]
             order.sort(key=lambda i: len(tokens[i]))
         with torch.inference_mode():
             for first in range(0, len(order), _BATCH):
@@ -120,9 +123,11 @@ class TextEncoder:
         """The vectors of one batch ``[n, width]`` as a tensor that gradients flow through; for training."""
         import torch
 
-        tokens = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
-        ).to(self._device)
+        # The tokenizer keeps how it pads as a state of its own: two threads at once would pad each other's texts.
+        with self._tokenizing:
+            tokens = self.tokenizer(
+                list(texts), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
+            ).to(self._device)
         hidden = self.model(**tokens, output_hidden_states=True).hidden_states
         mask = tokens["attention_mask"].unsqueeze(-1)
         means = [(hidden[k].float() * mask).sum(1) / mask.sum(1).clamp_min(1) for k in self.layers]

@@ -12,7 +12,7 @@ from synctva_ros.encoders.voice_heads import VoiceHeads, VoiceHeadsConfig
 from synctva_ros.encoders.weights import load_encoder
 from synctva_ros.encoders.whisper_states import LAYERS, WIDTH, WhisperStates, read_states
 from synctva_ros.events import EMOTIONS, SAMPLE_RATE, FloatArray
-from synctva_ros.weights.files import WeightsError
+from synctva_ros.weights import VOICE_STATES, WeightsError
 from synctva_ros.weights.packaged_whisper import packaged_whisper
 
 #: Width of what is told of an utterance: mean and deviation over the time of each layer's states.
@@ -55,14 +55,13 @@ class VoiceStatesEncoder:
         """Load the networks.
 
         Args:
-            weights: a folder, or the name of weights that come with the package.
+            weights: name of weights that come with the package, or a folder; empty for ``voice_states``.
 
         Raises:
             WeightsError: they are missing, damaged or of another encoder, or the package that carries the recogniser is
                 missing.
         """
-        if not weights:
-            raise WeightsError("the encoder 'voice-states' has no weights of its own yet: name a folder with some")
+        weights = weights or VOICE_STATES
         self.network: VoiceHeads
         self.network, self.name, self.training = load_encoder(weights, VoiceHeads, VoiceHeadsConfig, EMOTIONS)
         if self.network.config.width != TOLD:
@@ -99,6 +98,11 @@ class VoiceStatesEncoder:
         """Vector ``[width]`` of what was told of an utterance, by somebody of whom so much is known."""
         answers = self.judge_members(told, usual).mean(axis=0)
         return np.asarray(answers - answers.mean())
+
+    def encode_members(self, sound: FloatArray) -> FloatArray:
+        """What each member makes ``[members, width]`` of a stranger's sound ``[n]``, as from :func:`as_speech`."""
+        answers = self.judge_members(describe(self._states, sound), self.stranger())
+        return np.asarray(answers - answers.mean(axis=1, keepdims=True))
 
     @torch.inference_mode()
     def judge_members(self, told: FloatArray, usual: Usual) -> FloatArray:

@@ -26,6 +26,7 @@ from synctva_ros.sources.media import MediaFile
 from synctva_ros.street.pipeline import Pipeline
 from synctva_ros.street.stage import Log, Stage
 from synctva_ros.street.table import STREET
+from synctva_ros.street.turns import TurnsStage
 from synctva_ros.street.words import WordsStage
 
 #: Of words, voice and face.
@@ -126,7 +127,7 @@ class Player:
         """How much of the last file has been played [s]."""
         return self._reached / NANOSECONDS
 
-    def play(self, path: Path, text: str | None = None) -> Iterator[Any]:
+    def play(self, path: Path, text: str | None = None, person: str = "") -> Iterator[Any]:
         """Yield all that leaves any of the stages for one file; its time starts at 0.
 
         A still image is one utterance without sound, and so is a whole file in which nobody speaks.
@@ -134,12 +135,15 @@ class Player:
         Args:
             path: media file or image.
             text: its words, for ``GivenWords``.
+            person: name of the only person who speaks in it; the same in other files; empty: not known.
 
         Raises:
             SourceError: there is no such file, or it cannot be read.
         """
         self._path = path
         self._pipeline.reset()
+        assert isinstance(self._turns, TurnsStage)
+        self._turns.person = person
         self._reached = self.heard = 0
         if self._words is not None:
             self._words.text = text

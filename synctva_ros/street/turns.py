@@ -70,6 +70,8 @@ class TurnsStage(Stage):
         self._has_ended = True
         self._spoken = 0.0  # when the last utterance began to be given out, or the stream began [s]
         self._last: Utterance | None = None
+        #: Name of the only person who speaks, where somebody says so of a recording; empty: it is listened to.
+        self.person = ""
 
     def process(self, event: AudioChunk | RobotSpeaking) -> Iterator[Utterance | EndOfStream]:
         """The utterances that a chunk begins, ends or tells more of."""
@@ -157,6 +159,8 @@ class TurnsStage(Stage):
 
     def _spoken_by(self, utterance: Utterance) -> Utterance:
         """The utterance with whose voice it is, if that is asked for and it is not only what was said so far."""
+        if self.person:
+            return replace(utterance, person_id=self.person)
         if self._encoder is None or self._config.speaker_id or utterance.ended_by == EndedBy.SPEAKING:
             return utterance
         if self._ahead is not None and self._ahead[0].is_same_input(utterance):

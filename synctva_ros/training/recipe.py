@@ -89,7 +89,10 @@ class RobotRecipe(Schedule):
     batch: int = _count(24, "Dialogues a step; single utterances come on top")
     warm_up: float = _share(0.3, "Share of the steps in which the learning rate rises")
     text_adapter: str = param("text_feelings", "Adapter of the text encoder, a shipped one or a folder with one")
-    audio_weights: str = param("voice_emotion", "Voice encoder, a shipped one or a folder with one")
+    audio_encoder: str = param(
+        "voice", "Voice encoder: voice, or voice-states on a recogniser's layers", choices=("voice", "voice-states")
+    )
+    audio_weights: str = param("", "Its weights, shipped ones or a folder; empty for its own")
     face_weights: str = param("face_expression", "Face encoder, a shipped one or a folder with one")
     window: int = _count(5, "Turns that an utterance is connected to")
     dropout: float = _share(0.4, "In the network")

@@ -8,6 +8,8 @@ WEIGHTS = Path(__file__).parent
 SHIPPED_WEIGHTS = WEIGHTS / "synctva"
 #: Names of what the text encoder was fine-tuned to, and of the weights of the voice and the face encoder.
 TEXT, VOICE, FACE = "text_feelings", "voice_emotion", "face_expression"
+#: Of the voice encoder that hears with a recogniser's layers.
+VOICE_STATES = "voice_states"
 #: Of the network that finds turns, and of the one that tells voices apart.
 SEGMENTATION, VOICEPRINT = "segmentation", "voiceprint"
 

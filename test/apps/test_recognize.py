@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from synctva_ros.apps import cli
-from synctva_ros.apps.recognize import Recognizer, read_transcripts
+from synctva_ros.apps.recognize import Recognizer, read_column
 from synctva_ros.config import NODES
 from synctva_ros.encoders import text as text_encoders
 from synctva_ros.encoders.audio import AudioEncoder
@@ -378,12 +378,19 @@ def test_transcripts_name_files_by_path_or_name(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("file,text\na/x.wav,One.\nin/b/x.wav, Two. \ny.wav,\nno.wav,Three.\n")
     said: list[str] = []
-    found = read_transcripts(table, files, said.append)
+    found = read_column(table, "text", files, said.append)
     assert found == {files[0]: "One.", files[1]: "Two.", files[2]: ""}
     assert said == [f"{table}, line 5: no.wav is none of the 4 files"]
     table.write_text("file,text\nx.wav,Which?\n")
     with pytest.raises(ValueError, match=r"t\.csv: x\.wav may be in/a/x\.wav or in/b/x\.wav"):
-        read_transcripts(table, files, said.append)
+        read_column(table, "text", files, said.append)
+
+
+def test_whose_files_they_are_is_said_in_each_line(build: Any, tmp_path: Path) -> None:
+    recognizer, _ = build("a")
+    lines = [line for name in ("anna", "", "anna") for line in recognizer.recognize(DEMO / "dialogue.flac", None, name)]
+    people = [line["person_id"] for line in lines]
+    assert people == ["anna"] * 12 + [""] * 12 + ["anna"] * 12
 
 
 class TestCommand:
@@ -452,6 +459,7 @@ class TestCommand:
         [
             (["in"], "there are no media files or pictures in"),
             (["in/a.wav", "--plot", "t.pdf"], "choose such a name"),
+            (["in/a.wav", "--speakers", "t.csv"], "t.csv, line 1: column speaker is missing"),
             (["in/a.wav", "--transcripts", "t.csv"], "t.csv, line 2: the row has 3 cells"),
             (["in/a.wav", "--json", "no/r.jsonl"], "no/r.jsonl: it cannot be written"),
             (["in/a.wav", "--weights", "no"], "no"),

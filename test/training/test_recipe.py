@@ -49,7 +49,9 @@ def test_what_somebody_types_wins_over_the_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown setting 'hidden'; the settings are averaging, batch"):
         read_recipe(path, {"hidden": "3"})
     path.write_text("task: taste\n")
-    with pytest.raises(ValueError, match="task is 'taste': give one of dialogue, robot, voice, face, text"):
+    with pytest.raises(
+        ValueError, match="task is 'taste': give one of dialogue, robot, voice, voice-states, face, text"
+    ):
         read_recipe(path)
 
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from torch.nn.functional import cross_entropy
 from synctva_ros.encoders.audio import AudioEncoder, as_speech
 from synctva_ros.encoders.face import FaceEncoder
 from synctva_ros.encoders.text import TextEncoder
+from synctva_ros.encoders.voice_states import VoiceStatesEncoder
 from synctva_ros.evaluation.metrics import fit_temperature, score
 from synctva_ros.events import EMOTIONS, MODALITIES, SAMPLE_RATE, FloatArray
 from synctva_ros.network.synctva import DialogueBatch, SyncTVA, SyncTVAConfig
@@ -177,15 +178,34 @@ def scenes_of(corpus: Corpus, training: Corpus, held_out: Corpus) -> Corpus:
     return replace(corpus, dialogues=tuple(kept))
 
 
-def read_voices(data: Path, encoder: AudioEncoder, cache: Path | None, validation: bool) -> Pool:
+class Ear(Protocol):
+    """What is asked of a voice encoder here."""
+
+    name: str
+    training: dict[str, Any]
+
+    def encode(self, samples: FloatArray, sample_rate: int = SAMPLE_RATE) -> FloatArray | None:
+        """Vector ``[width]``."""
+
+    def encode_members(self, sound: FloatArray) -> FloatArray:
+        """What each member says ``[members, width]``."""
+
+
+def read_voices(data: Path, encoder: Ear, cache: Path | None, validation: bool) -> Pool:
     """Voices as the encoder hears those of held-out speakers, and behind them distorted copies.
+
+    Where several members have not heard a speaker (one was left without the whole corpus, another without some of its
+    people), the copies are heard by one after the other: strangers are of both kinds.
 
     Raises:
         ValueError: all members of the encoder have heard one of the speakers.
     """
-    member = {name: i for i, names in enumerate(encoder.training["unheard_speakers"]) for name in names}
+    members: dict[str, list[int]] = {}
+    for number, names in enumerate(encoder.training["unheard_speakers"]):
+        for name in names:
+            members.setdefault(name, []).append(number)
     clips = [clip for clip in read_clips(data, VOICES) if (clip.person in VALIDATION_SPEAKERS) == validation]
-    unknown = sorted({clip.person for clip in clips} - member.keys())
+    unknown = sorted({clip.person for clip in clips} - members.keys())
     if unknown:
         raise ValueError(f"all members of {encoder.name} have heard the speaker {unknown[0]}: train the encoder here")
     rng = np.random.default_rng(0)
@@ -197,7 +217,8 @@ def read_voices(data: Path, encoder: AudioEncoder, cache: Path | None, validatio
             for clip in clips:
                 speech = as_speech(distort(clip.cut()) if copy else clip.cut(), SAMPLE_RATE)
                 assert speech is not None, f"{clip.file} is silent"
-                vectors.append(encoder.encode_members(speech)[member[clip.person]])
+                unheard = members[clip.person]
+                vectors.append(encoder.encode_members(speech)[unheard[-1 - copy % len(unheard)]])
         return np.stack(vectors)
 
     key: list[str | bytes] = [
@@ -210,7 +231,7 @@ def read_voices(data: Path, encoder: AudioEncoder, cache: Path | None, validatio
     return Pool(vectors, np.tile([clip.label for clip in clips], len(vectors) // len(clips)))
 
 
-def read_others(encoder: AudioEncoder, cache: Path | None) -> FloatArray:
+def read_others(encoder: Ear, cache: Path | None) -> FloatArray:
     """What the encoder makes of sounds that are no voice ``[n, width]``."""
 
     def encode() -> FloatArray:
@@ -240,7 +261,7 @@ def read_faces(data: Path, encoder: FaceEncoder, cache: Path | None, validation:
 PROBE = np.random.default_rng(0).random(16000, dtype=np.float32)
 
 
-def _probe(encoder: AudioEncoder) -> bytes:
+def _probe(encoder: Ear) -> bytes:
     return np.asarray(encoder.encode(PROBE)).tobytes()
 
 
@@ -458,7 +479,8 @@ def read_material(
 ) -> tuple[Material, list[DialogueRows], Material, dict[str, str]]:
     """What is trained on, further dialogues, what is validated on, and the encoders' names."""
     words = TextEncoder(recipe.text_adapter)
-    voice, face = AudioEncoder(recipe.audio_weights), FaceEncoder(recipe.face_weights)
+    voice = (VoiceStatesEncoder if recipe.audio_encoder == "voice-states" else AudioEncoder)(recipe.audio_weights)
+    face = FaceEncoder(recipe.face_weights)
     erc = erc_folder(data)
     meld, valid = (read_corpus(erc, "meld", split) for split in ("train", "valid"))
     emory = scenes_of(read_corpus(erc, "emorynlp", "train"), meld, valid)

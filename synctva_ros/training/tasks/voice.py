@@ -152,16 +152,21 @@ def _hear(path: Path) -> tuple[FloatArray, float, float]:
 
 
 def fold_of(clips: Sequence[VoiceClip], folds: int) -> IntArray:
-    """The fold of each clip ``[n]``: its speakers are divided into blocks in the order of their names.
+    """The fold of each clip ``[n]``: the speakers of each corpus are divided into blocks in the order of their names.
 
     Raises:
         ValueError: there are fewer speakers than folds.
     """
-    speakers = sorted({clip.person for clip in clips}, key=lambda name: (len(name), name))
-    if not 2 <= folds <= len(speakers):
-        raise ValueError(f"{len(speakers)} speakers cannot be divided into {folds} folds: give 2 to {len(speakers)}")
-    blocks = np.array_split(np.array(speakers), folds)
-    number = {str(name): fold for fold, block in enumerate(blocks) for name in block}
+    people = sorted({(clip.corpus, clip.person) for clip in clips}, key=lambda who: (who[0], len(who[1]), who[1]))
+    if not 2 <= folds <= len(people):
+        raise ValueError(f"{len(people)} speakers cannot be divided into {folds} folds: give 2 to {len(people)}")
+    number: dict[str, int] = {}
+    for corpus in dict.fromkeys(corpus for corpus, _ in people):
+        speakers = [person for name, person in people if name == corpus]
+        # A corpus with few speakers begins where the one before has ended, so that no fold is left without any.
+        first = len(number)
+        for fold, block in enumerate(np.array_split(np.array(speakers), folds)):
+            number |= {str(person): (fold if len(speakers) >= folds else fold + first) % folds for person in block}
     return np.array([number[clip.person] for clip in clips])
 
 

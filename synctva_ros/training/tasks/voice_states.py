@@ -28,7 +28,7 @@ from synctva_ros.events import EMOTIONS, SAMPLE_RATE, FloatArray
 from synctva_ros.training.data.cache import cached
 from synctva_ros.training.data.protocol import IntArray
 from synctva_ros.training.data.registry import licence_of
-from synctva_ros.training.data.voice_augmentation import Distortion
+from synctva_ros.training.data.voice_augmentation import Distortion, NoVoice
 from synctva_ros.training.loop import Task, fit, forget, seeded, side_by_side
 from synctva_ros.training.recipe import VoiceStatesRecipe, as_settings
 from synctva_ros.training.tasks.voice import INSIDE, OUTSIDE, VoiceClip, fold_of, named, read_clips
@@ -38,6 +38,8 @@ NAME = "voice-states-1"
 SPEED = 0.1
 #: How often a copy is only a part of the clip, and how long that is [s]: people say "yes".
 PART, PART_LENGTH = 0.3, (0.4, 1.2)
+#: Sounds that are no voice, and how many of them come to each clip of a step.
+SOUNDS, NO_VOICE = 600, 0.1
 #: Turns that may be known of a person.
 TURNS = (1, 2, 4, 8, 16, 32)
 #: How often those are all of one emotion: somebody who is angry all evening.
@@ -58,6 +60,7 @@ class Told:
         corpora: where they are from ``[n]``.
         persons: who speaks ``[n]``.
         others: for each clip the numbers of the person's other clips.
+        no_voice: what the layers tell of sounds without emotion, synthetic voices among them ``[k, width]``.
     """
 
     states: Tensor
@@ -66,10 +69,11 @@ class Told:
     corpora: NDArray[np.str_]
     persons: NDArray[np.str_]
     others: Sequence[IntArray]
+    no_voice: Tensor
 
     @classmethod
-    def of(cls, clips: Sequence[VoiceClip], states: FloatArray) -> Told:
-        """Of clips and what :func:`describe_all` gives for them."""
+    def of(cls, clips: Sequence[VoiceClip], states: FloatArray, no_voice: FloatArray) -> Told:
+        """Of clips, what :func:`describe_all` gives for them, and what :func:`describe_no_voice` gives."""
         persons = np.array([clip.person for clip in clips])
         mine = {name: np.flatnonzero(persons == name) for name in np.unique(persons)}
         return cls(
@@ -79,6 +83,7 @@ class Told:
             np.array([clip.corpus for clip in clips]),
             persons,
             [rows[rows != number] for number, rows in enumerate(mine[name] for name in persons)],
+            torch.from_numpy(no_voice),
         )
 
 
@@ -110,7 +115,7 @@ class HeadTask(Task):
         self.optimizer = torch.optim.AdamW(head.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, IntArray]]:
-        """States, what is usual, moods, turns, and the numbers of the clips."""
+        """States, what is usual, moods, turns, and the numbers of the clips; behind them sounds that are no voice."""
         told, rng = self.told, self.rng
         for rows in rng.permutation(self.heard)[: self.steps * self.size].reshape(-1, self.size):
             copies = rng.integers(0, len(told.states), self.size)
@@ -125,7 +130,14 @@ class HeadTask(Task):
                 turns[place] = len(drawn)
                 if rng.random() < SAME_RECORDING:
                     copies[place] = 0
-            yield told.states[copies, rows], usual, moods, turns, rows
+            none = rng.integers(0, len(told.no_voice), round(NO_VOICE * self.size))
+            yield (
+                torch.cat([told.states[copies, rows], told.no_voice[none]]),
+                torch.cat([usual, torch.zeros(len(none), TOLD)]),
+                torch.cat([moods, torch.zeros(len(none), len(EMOTIONS))]),
+                torch.cat([turns, torch.zeros(len(none))]),
+                rows,
+            )
 
     def _turns_of(self, clip: int) -> IntArray:
         """Some other clips of the person, now and then all of one emotion."""
@@ -137,13 +149,15 @@ class HeadTask(Task):
         return rng.choice(others, min(len(others), int(rng.choice(TURNS))), replace=False)
 
     def loss(self, batch: tuple[Tensor, Tensor, Tensor, Tensor, IntArray]) -> Tensor:
-        """Cross-entropy over the classes that the corpus speaks of."""
+        """Cross-entropy over the classes that the corpus speaks of; of what is no voice nothing can be said."""
         states, usual, moods, turns, rows = batch
+        logits = self.network(states, usual, moods, turns)
+        voices, others = logits[: len(rows)], logits[len(rows) :]
         known = torch.from_numpy(self.told.known[rows])
-        logits = self.network(states, usual, moods, turns).masked_fill(~known, -1e4)
         wanted = torch.from_numpy(self.told.labels[rows])
-        each = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
-        loss: Tensor = (each * self.weight[rows]).mean()
+        each = torch.nn.functional.cross_entropy(voices.masked_fill(~known, -1e4), wanted, reduction="none")
+        nothing = -torch.log_softmax(others, dim=1).mean(dim=1)
+        loss: Tensor = ((each * self.weight[rows]).sum() + nothing.sum()) / len(logits)
         return loss
 
 
@@ -166,12 +180,13 @@ def train_voice_states(
 
     Raises:
         ValueError: a corpus cannot be used, or the training cannot go on.
+        RuntimeError: eSpeak NG is missing.
         WeightsError: the package that carries the layers is missing.
     """
     packaged_states()  # said before the clips are read, not after
     corpora = named(recipe.corpora)
     clips = read_clips(data, recipe.corpora)
-    told = Told.of(clips, describe_all(clips, recipe.copies, cache, seed))
+    told = Told.of(clips, describe_all(clips, recipe.copies, cache, seed), describe_no_voice(cache, seed))
     fold = fold_of(clips, recipe.folds)
     unheard = {f"without {name}": told.corpora == name for name in corpora if len(corpora) > 1}
     unheard |= {f"people {number + 1}": fold == number for number in range(recipe.folds)}
@@ -224,6 +239,21 @@ def describe_all(clips: Sequence[VoiceClip], copies: int, cache: Path | None, se
 
     key: list[str | bytes] = ["voice states", f"{copies} {seed}", *(clip.cut().tobytes() for clip in clips)]
     return cached(cache, key, make).astype(np.float32)
+
+
+def describe_no_voice(cache: Path | None, seed: int) -> FloatArray:
+    """What the layers tell of sounds that express nothing ``[k, width]``.
+
+    Raises:
+        RuntimeError: eSpeak NG is missing.
+    """
+
+    def make() -> FloatArray:
+        network, sound = packaged_states(), NoVoice(np.random.default_rng(seed))
+        heard = (as_speech(sound(), SAMPLE_RATE) for _ in range(SOUNDS))
+        return np.stack([describe(network, speech) for speech in heard if speech is not None])
+
+    return cached(cache, ["voice states of no voice", f"{seed} {SOUNDS}"], make)
 
 
 def _describe(clips: Sequence[VoiceClip], distorted: bool, seed: int) -> NDArray[np.float16]:

@@ -31,7 +31,7 @@ CORPORA = {"one": tuple(range(len(EMOTIONS))), "two": tuple(range(len(EMOTIONS))
 RECIPE = VoiceStatesRecipe(corpora=",".join(CORPORA), folds=2, copies=1, epochs=6, batch=64, learning_rate=0.01)
 
 
-def made(people: int = 4, takes: int = 4) -> tuple[list[VoiceClip], FloatArray]:
+def made(people: int = 4, takes: int = 4) -> tuple[list[VoiceClip], FloatArray, FloatArray]:
     """Clips whose states say the emotion in some channels, and the person in all."""
     rng = np.random.default_rng(0)
     emotions = rng.normal(size=(len(EMOTIONS), TOLD)) * (np.arange(TOLD) < 200)
@@ -48,7 +48,8 @@ def made(people: int = 4, takes: int = 4) -> tuple[list[VoiceClip], FloatArray]:
                     clips.append(VoiceClip(file, sound, 0.0, 0.5, target, known, str(person), corpus))
                     told.append(offset + 2.0 * emotions[number] + rng.normal(size=TOLD))
     states = np.asarray(told, np.float32)
-    return clips, np.stack([states, states + rng.normal(0, 0.1, states.shape).astype(np.float32)])
+    copies = np.stack([states, states + rng.normal(0, 0.1, states.shape).astype(np.float32)])
+    return clips, copies, rng.normal(0, 3.0, (20, TOLD)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,7 @@ def test_a_class_that_a_corpus_does_not_speak_of_costs_nothing(told):
     head = head_of()
     task = HeadTask(RECIPE, head, told, np.flatnonzero(told.corpora == "other"), None, np.random.default_rng(0))
     batch = next(iter(task.batches()))
+    batch = tuple(part[: len(batch[4])] for part in batch)  # without what is no voice
     head.eval()
     before = task.loss(batch)
     with torch.no_grad():
@@ -99,11 +101,30 @@ def test_a_class_that_a_corpus_does_not_speak_of_costs_nothing(told):
     assert task.loss(batch) != before
 
 
+def test_of_what_is_no_voice_nothing_can_be_said(told):
+    head = head_of()
+    task = HeadTask(RECIPE, head, told, np.arange(len(told.labels)), None, np.random.default_rng(0))
+    states, usual, moods, turns, rows = next(iter(task.batches()))
+    assert len(states) == len(rows) + round(0.1 * len(rows))
+    assert set(map(tuple, states[len(rows) :, :3].tolist())) <= set(map(tuple, told.no_voice[:, :3].tolist()))
+    head.eval()
+    no_voice = tuple(part[len(rows) :] for part in (states, usual, moods, turns))
+    with torch.no_grad():
+        head.body[-1].weight.zero_()
+        head.body[-1].bias.zero_()
+    even = task.loss((*no_voice, rows[:0]))
+    assert even.item() == pytest.approx(np.log(len(EMOTIONS)))
+    with torch.no_grad():
+        head.body[-1].bias[2] = 3.0
+    assert task.loss((*no_voice, rows[:0])) > even
+
+
 def test_training_learns_and_knowing_the_person_helps(tmp_path, monkeypatch):
-    clips, states = made()
+    clips, states, no_voice = made()
     monkeypatch.setattr(voice_states, "packaged_states", lambda: None)
     monkeypatch.setattr(voice_states, "read_clips", lambda data, corpora: clips)
     monkeypatch.setattr(voice_states, "describe_all", lambda *_: states)
+    monkeypatch.setattr(voice_states, "describe_no_voice", lambda *_: no_voice)
     monkeypatch.setattr(voice_states, "licence_of", lambda corpora: "none")
     figures = train_voice_states(Path(), tmp_path, RECIPE, progress=False)
     assert set(figures) == {
