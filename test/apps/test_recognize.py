@@ -388,9 +388,9 @@ def test_transcripts_name_files_by_path_or_name(tmp_path: Path) -> None:
 
 def test_whose_files_they_are_is_said_in_each_line(build: Any, tmp_path: Path) -> None:
     recognizer, _ = build("a")
-    lines = [line for name in ("anna", "", "anna") for line in recognizer.recognize(DEMO / "dialogue.flac", None, name)]
-    people = [line["person_id"] for line in lines]
-    assert people == ["anna"] * 12 + [""] * 12 + ["anna"] * 12
+    path = speech(tmp_path / "one.wav", 1)
+    people = [line["person_id"] for name in ("anna", "", "anna") for line in recognizer.recognize(path, None, name)]
+    assert people == ["anna", "", "anna"]
 
 
 class TestCommand:
