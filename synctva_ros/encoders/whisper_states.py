@@ -34,18 +34,18 @@ class _Block(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.before_attention, self.before_linear = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.asked, self.answered = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.wide, self.narrow = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.qkv, self.out_projection = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.fc1, self.fc2 = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
 
     def forward(self, states: Tensor) -> Tensor:
         """States ``[n, time, 384]`` of the next layer."""
         n, time, _ = states.shape
-        asked = self.asked(self.before_attention(states)).view(n, time, 3, _HEADS, WIDTH // _HEADS)
-        query, key, value = asked.permute(2, 0, 3, 1, 4)
+        qkv = self.qkv(self.attention_norm(states)).view(n, time, 3, _HEADS, WIDTH // _HEADS)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
         heard = scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(n, time, WIDTH)
-        states = states + self.answered(heard)
-        out: Tensor = states + self.narrow(gelu(self.wide(self.before_linear(states))))
+        states = states + self.out_projection(heard)
+        out: Tensor = states + self.fc2(gelu(self.fc1(self.mlp_norm(states))))
         return out
 
 
@@ -111,12 +111,12 @@ def _names() -> dict[str, str]:
     for ours, theirs in (("first", "conv1"), ("second", "conv2")):
         names |= {f"{ours}.{kind}": f"encoder/{theirs}/{kind}" for kind in ("weight", "bias")}
     parts = {
-        "before_attention": ("self_attention/layer_norm", "gamma", "beta"),
-        "asked": ("self_attention/linear_0", "weight", "bias"),
-        "answered": ("self_attention/linear_1", "weight", "bias"),
-        "before_linear": ("ffn/layer_norm", "gamma", "beta"),
-        "wide": ("ffn/linear_0", "weight", "bias"),
-        "narrow": ("ffn/linear_1", "weight", "bias"),
+        "attention_norm": ("self_attention/layer_norm", "gamma", "beta"),
+        "qkv": ("self_attention/linear_0", "weight", "bias"),
+        "out_projection": ("self_attention/linear_1", "weight", "bias"),
+        "mlp_norm": ("ffn/layer_norm", "gamma", "beta"),
+        "fc1": ("ffn/linear_0", "weight", "bias"),
+        "fc2": ("ffn/linear_1", "weight", "bias"),
     }
     for layer in range(LAYERS):
         for ours, (theirs, weight, bias) in parts.items():

